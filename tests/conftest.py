@@ -1,0 +1,55 @@
+"""What every test runs on: one CPU device, and compilations remembered between runs.
+
+A test marked `devices(n)` runs in a process of its own that has n simulated devices;
+all others see one, which keeps them quick.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+# Before jax is imported, and inherited by the commands that tests start.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "taming_jax" / "tests"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def pytest_collection_modifyitems(items):
+    """A test that will run elsewhere needs none of its fixtures here."""
+    for item in items:
+        if _devices_elsewhere(item):
+            item.fixturenames.clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Runs a test marked `devices(n)` where there are n; fails with what it printed."""
+    count = _devices_elsewhere(pyfuncitem)
+    if not count:
+        return None  # pytest's own way
+    flags = f"--xla_force_host_platform_device_count={count}"
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", pyfuncitem.nodeid],
+        cwd=pyfuncitem.config.rootpath,
+        env=os.environ | {"XLA_FLAGS": flags, "TAMING_JAX_TEST_DEVICES": str(count)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        pytest.fail(finished.stdout + finished.stderr, pytrace=False)
+    return True
+
+
+def _devices_elsewhere(item) -> int:
+    """The number of devices that the test asks for; 0 if it may run here."""
+    marker = item.get_closest_marker("devices")
+    if marker is None or "TAMING_JAX_TEST_DEVICES" in os.environ:
+        return 0
+    return marker.args[0]
