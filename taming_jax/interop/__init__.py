@@ -1,0 +1,1 @@
+"""Weights that come from elsewhere, and the names they go by there."""

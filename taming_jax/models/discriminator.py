@@ -1,0 +1,132 @@
+"""PatchGAN (Isola et al. 2017): is this patch of the picture real?
+
+    images [B,H,W,C] -> logits [B,h',w',1], one per overlapping patch, high: real
+
+Convolutions of 4 x 4 with a border of 1: `layers` with stride 2, then two with
+stride 1. Statistics of the normalisation are those of the global batch, and those
+kept for evaluation are in the collection "batch_stats", mutable in training.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from taming_jax.models.convolution import Conv
+from taming_jax.models.fields import choose, strict
+from taming_jax.units import Images
+
+
+@strict
+class Discriminator(nn.Module):
+    """Logits of patches; `layers` 3 sees 70 x 70 pixels per logit.
+
+    channels: width of the first layer; it doubles with each, up to eight times.
+    norm: after all layers but the first and the last, see NORMS.
+    """
+
+    channels: int = 64
+    layers: int = 3
+    norm: str = "batch"
+    dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self):
+        super().__post_init__()
+        choose("Discriminator", "norm", self.norm, NORMS)
+
+    @nn.compact
+    def __call__(self, images: Images, *, train: bool) -> jax.Array:
+        conv = partial(
+            Conv,
+            size=4,
+            padding=((1, 1), (1, 1)),
+            kernel_init=nn.initializers.normal(0.02),
+            dtype=self.dtype,
+        )
+        norm = NORMS[self.norm]
+
+        x = conv(self.channels, stride=2, name="conv_0")(images)
+        x = nn.leaky_relu(x, 0.2)
+        for n in range(1, self.layers + 1):
+            width = self.channels * min(2**n, 8)
+            stride = 2 if n < self.layers else 1
+            use_bias = norm is not BatchNorm  # which would take it away again
+            x = conv(width, stride=stride, use_bias=use_bias, name=f"conv_{n}")(x)
+            if norm is not None:
+                x = norm(name=f"norm_{n}")(x, train=train)
+            x = nn.leaky_relu(x, 0.2)
+        x = conv(1, name=f"conv_{self.layers + 1}")(x)
+        return x.astype(jnp.float32)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation as torch has it: the variance that is kept is unbiased."""
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        shape = x.shape[-1:]
+        scale = self.param("scale", _near_one, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        kept_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        kept_var = self.variable("batch_stats", "var", jnp.ones, shape)
+
+        if train:
+            n = x.size // x.shape[-1]
+            mean, var = _moments(x)
+            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                unbiased = var * n / max(n - 1, 1)
+                kept_mean.value += self.momentum * (mean - kept_mean.value)
+                kept_var.value += self.momentum * (unbiased - kept_var.value)
+        else:
+            mean, var = kept_mean.value, kept_var.value
+        y = (x - mean) * jax.lax.rsqrt(var + self.epsilon) * scale + bias
+        return y.astype(x.dtype)
+
+
+class ActNorm(nn.Module):
+    """An affine map per channel that makes the first batch it sees standard normal.
+
+    y = scale (x + loc). The first batch's part of loc and scale is kept beside the
+    learned part, in "batch_stats", since a forward pass must not write parameters;
+    their sum starts, and moves under Adam, as the original's single parameter does.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        shape = x.shape[-1:]
+        loc = self.param("loc", nn.initializers.zeros, shape)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        first_loc = self.variable("batch_stats", "loc", jnp.zeros, shape)
+        first_scale = self.variable("batch_stats", "scale", jnp.zeros, shape)
+        seen = self.variable("batch_stats", "seen", jnp.zeros, (), bool)
+
+        offset, factor = first_loc.value, first_scale.value
+        if train and not self.is_initializing():
+            mean, var = jax.lax.stop_gradient(_moments(x))
+            n = x.size // x.shape[-1]
+            std = jnp.sqrt(var * n / max(n - 1, 1))
+            fresh = jax.lax.stop_gradient((-mean - loc, 1 / (std + 1e-6) - scale))
+            offset = jnp.where(seen.value, offset, fresh[0])
+            factor = jnp.where(seen.value, factor, fresh[1])
+            if self.is_mutable_collection("batch_stats"):
+                first_loc.value, first_scale.value = offset, factor
+                seen.value = jnp.ones((), bool)
+        return ((scale + factor) * (x + loc + offset)).astype(x.dtype)
+
+
+def _moments(x):
+    """Mean and biased variance of each channel, float32 [C], over the global batch."""
+    x = x.astype(jnp.float32)
+    mean = x.mean((0, 1, 2))
+    return mean, jnp.square(x - mean).mean((0, 1, 2))
+
+
+def _near_one(key, shape, dtype=jnp.float32):
+    return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+NORMS = {"batch": BatchNorm, "act": ActNorm, "none": None}

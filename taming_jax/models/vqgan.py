@@ -1,0 +1,139 @@
+"""VQGAN (Esser et al. 2021): encoder, quantizer, decoder as one module.
+
+    images [B,H,W,C] -> encoder -> quant_conv -> quantizer -> codes [B,h,w]
+                                                     |
+    images [B,H,W,C] <- decoder <- post_quant_conv <-+   latents [B,h,w,D]
+
+    B batch    H, W any size >= stride    h, w = H // stride, W // stride
+    C channels of the images              D dimension of the codes
+
+Parameters carry these names: encoder, quant_conv, quantizer, post_quant_conv, decoder.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from taming_jax.models.autoencoder import Decoder, Encoder
+from taming_jax.models.convolution import Conv
+from taming_jax.models.fields import choose, strict
+from taming_jax.models.quantizers import QUANTIZERS, Quantized
+from taming_jax.units import Codes, Images
+
+# Where the gradients that the adaptive weight compares are taken.
+LAST_KERNEL = ("decoder", "conv_out", "kernel")
+
+
+@strict
+class VQGAN(nn.Module):
+    """A tokenizer of images, from its configuration: `VQGAN(**config.vqgan.model)`.
+
+    encoder, decoder: fields of `Encoder` and `Decoder`; their strides must agree.
+    quantizer: `name`, a key of QUANTIZERS, and that quantizer's fields.
+    dtype: of activations and products, "float32" or "bfloat16"; parameters, codebook
+        distances and the images that come out are float32.
+    remat: recompute blocks in the backward pass instead of keeping activations.
+    """
+
+    encoder: Mapping = dataclasses.field(default_factory=dict)
+    decoder: Mapping = dataclasses.field(default_factory=dict)
+    quantizer: Mapping = dataclasses.field(default_factory=dict)
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        choose("VQGAN", "dtype", self.dtype, DTYPES)
+        encoder, _, decoder = self._parts()
+        if encoder.stride != decoder.stride:
+            raise ValueError(
+                f"the encoder's stride is {encoder.stride}, the decoder's "
+                f"{decoder.stride}; they must agree: patch_size * 2^(levels - 1)"
+            )
+
+    def setup(self):
+        encoder, quantizer, decoder = self._parts()
+        self._encoder = encoder.clone(name="encoder", parent=self)
+        self._decoder = decoder.clone(name="decoder", parent=self)
+        self._quantizer = quantizer.clone(name="quantizer", parent=self)
+        self._quant_conv = Conv(quantizer.dim, size=1, name="quant_conv")
+        self._post_quant_conv = Conv(
+            decoder.latent_channels, size=1, name="post_quant_conv"
+        )
+
+    def __call__(self, images: Images, *, train: bool, step=None):
+        """Images [B,H,W,C] -> (reconstruction [B,h*stride,w*stride,C], Quantized).
+
+        step: int32 [], for quantizers that change with it; None: as after training.
+        """
+        quantized = self.encode(images, train=train, step=step)
+        return self.decode_latents(quantized.z, train=train), quantized
+
+    def encode(self, images: Images, *, train: bool = False, step=None) -> Quantized:
+        """Images [B,H,W,C] in [-1,1] -> Quantized, its codes int32 [B,h,w]."""
+        self._check(images)
+        z = self._quant_conv(self._encoder(images, train=train))
+        return self._quantizer(z, train=train, step=step)
+
+    def decode(self, codes: Codes) -> Images:
+        """Codes int32 [B,h,w] -> images float32 [B,h*stride,w*stride,C], unclipped."""
+        return self.decode_latents(self._quantizer.lookup(codes))
+
+    def decode_latents(self, z: jax.Array, *, train: bool = False) -> Images:
+        """Latents [B,h,w,D] -> images float32 [B,h*stride,w*stride,C], unclipped."""
+        return self._decoder(self._post_quant_conv(z), train=train)
+
+    @nn.nowrap
+    def after_update(self, params, codebook, latents, *, step, key):
+        """Let the quantizer set codes by hand; pure, on the whole module's trees.
+
+        params, codebook: the two collections; latents: Quantized.latents of the step
+        that was just taken, whose number is `step`. Returns both, renewed.
+        """
+        _, quantizer, _ = self._parts()
+        inner, state = quantizer.after_update(
+            params["quantizer"], codebook["quantizer"], latents, step=step, key=key
+        )
+        return {**params, "quantizer": inner}, {**codebook, "quantizer": state}
+
+    @property
+    def stride(self) -> int:
+        """Pixels per code in each direction."""
+        return self._parts()[0].stride
+
+    @property
+    def codebook_size(self) -> int:
+        """How many codes there are: codes lie in [0, codebook_size)."""
+        return self._parts()[1].codebook_size
+
+    @nn.nowrap
+    def _parts(self):
+        fields = {"dtype": DTYPES[self.dtype], "remat": self.remat, "parent": None}
+        quantizer = dict(self.quantizer)
+        name = quantizer.pop("name", "vq")
+        quantizer_class = choose("VQGAN", "quantizer", name, QUANTIZERS)
+        return (
+            Encoder(**self.encoder, **fields),
+            quantizer_class(**quantizer, parent=None),
+            Decoder(**self.decoder, **fields),
+        )
+
+    @nn.nowrap
+    def _check(self, images):
+        encoder = self._parts()[0]
+        if images.ndim != 4 or images.shape[-1] != encoder.image_channels:
+            raise ValueError(
+                f"images have shape {images.shape}; this model takes "
+                f"[batch, height, width, {encoder.image_channels}]"
+            )
+        if min(images.shape[1:3]) < encoder.stride:
+            raise ValueError(
+                f"images are {images.shape[1]} x {images.shape[2]} pixels; this model "
+                f"needs {encoder.stride} at least in each direction: enlarge them"
+            )
+
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
