@@ -218,18 +218,17 @@ class Normalise(nn.Module):
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        return group_norm(x.astype(jnp.float32), scale, bias, self.groups).astype(
-            self.dtype
-        )
+        y = _group_norm(x.astype(jnp.float32), self.groups)
+        return (y * scale + bias).astype(self.dtype)
 
 
-def group_norm(x, scale, bias, groups, epsilon=1e-6):
-    shape = x.shape
-    x = x.reshape(*shape[:-1], groups, -1)
+def _group_norm(x, groups, epsilon=1e-6):
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, groups, channels // groups)
     mean = x.mean((1, 2, 4), keepdims=True)
     variance = jnp.square(x - mean).mean((1, 2, 4), keepdims=True)
     x = (x - mean) * jax.lax.rsqrt(variance + epsilon)
-    return x.reshape(shape) * scale + bias
+    return x.reshape(batch, height, width, channels)
 
 
 def _stride_down(x, conv, _):

@@ -24,7 +24,7 @@ def strict(module_class):
     construct = module_class.__init__
 
     @functools.wraps(construct)
-    def __init__(self, *arguments, **given):
+    def checked(self, *arguments, **given):
         for key in given:
             if key not in allowed and key not in inherited:
                 raise ValueError(_unknown(module_class.__name__, "field", key, allowed))
@@ -36,7 +36,7 @@ def strict(module_class):
                 )
         construct(self, *arguments, **given)
 
-    module_class.__init__ = __init__
+    module_class.__init__ = checked
     return module_class
 
 

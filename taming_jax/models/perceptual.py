@@ -6,7 +6,8 @@
 Pure functions over a tree of weights, which is an argument so that a compiled step
 does not carry it as a constant:
 
-    {"vgg": {"conv1_1": {"kernel": [3,3,3,64], "bias": [64]}, ...}, "heads": {"0": [64], ...}}
+    {"vgg": {"conv1_1": {"kernel": [3,3,3,64], "bias": [64]}, ...},
+     "heads": {"0": [64], ..., "4": [512]}}
 
 Widths follow from the weights. Everything is float32.
 """

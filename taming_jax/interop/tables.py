@@ -1,0 +1,89 @@
+"""Tables of names: what a tensor is called, and how it lies, there and here.
+
+    {"conv_in.weight": [O,I,h,w], ...} <-> {"conv_in": {"kernel": [h,w,I,O]}, ...}
+
+A row is (ours, theirs, transform). Placeholders such as `{i}` stand for a number that
+is the same on both sides, so that rows can be read in either direction; each tensor
+must be met by exactly one. A row whose `ours` is None names what is of no use here.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+
+class Transform(NamedTuple):
+    """How a tensor is laid out anew: from theirs to ours, and back."""
+
+    to_ours: Callable[[np.ndarray], np.ndarray]
+    to_theirs: Callable[[np.ndarray], np.ndarray]
+
+
+class Row(NamedTuple):
+    """One entry of a table."""
+
+    ours: str | None
+    theirs: str
+    transform: Transform
+
+
+Table = tuple[Row, ...]
+
+
+def to_ours(table: Table, tensors: Mapping[str, np.ndarray]) -> dict:
+    """Their flat names to tensors -> our nested tree.
+
+    ValueError where a name is met by no row, or by more than one.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        row, ours = _translate(table, name, source="theirs", target="ours")
+        if ours is not None:
+            found[ours] = row.transform.to_ours(np.asarray(tensor))
+    return unflatten_dict(found, sep="/")
+
+
+def to_theirs(table: Table, tree: Mapping) -> dict[str, np.ndarray]:
+    """Our nested tree -> their flat names to tensors; errors as in `to_ours`."""
+    found = {}
+    for name, tensor in flatten_dict(tree, sep="/").items():
+        row, theirs = _translate(table, name, source="ours", target="theirs")
+        found[theirs] = row.transform.to_theirs(np.asarray(tensor))
+    return found
+
+
+def under(ours: str, theirs: str, table: Iterable[Row]) -> Table:
+    """Return the table with these prefixes set before the names in every row."""
+    return tuple(
+        Row(row.ours and ours + row.ours, theirs + row.theirs, row.transform)
+        for row in table
+    )
+
+
+def _translate(table, name, *, source, target):
+    """Return the one row that meets `name`, and the name on the other side."""
+    met = [(row, _pattern(getattr(row, source)).fullmatch(name)) for row in table]
+    met = [(row, match) for row, match in met if match]
+    if len(met) != 1:
+        raise ValueError(
+            f"the table of names has {len(met)} rows for {name!r}, and needs one: "
+            "is this another kind of model?"
+        )
+    row, match = met[0]
+    template = getattr(row, target)
+    return row, template and template.format(**match.groupdict())
+
+
+@functools.cache
+def _pattern(template: str | None) -> re.Pattern:
+    """Turn "down.{i}.bias" into a pattern whose groups are the placeholders."""
+    if template is None:
+        return re.compile(r"(?!)")  # meets nothing
+    pieces = re.split(r"\{(\w+)\}", template)  # text, placeholder, text, ..., text
+    pieces[0::2] = map(re.escape, pieces[0::2])
+    pieces[1::2] = [rf"(?P<{name}>\d+)" for name in pieces[1::2]]
+    return re.compile("".join(pieces))

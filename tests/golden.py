@@ -1,0 +1,92 @@
+"""Reference data: what the original PyTorch implementation computed, file by file.
+
+    case = golden("01_encoder")
+    case.config                      the original's class and arguments
+    case.inputs["square"]            torch's layout; nhwc(...) makes it ours
+    case.outputs["square"]           likewise
+    case.variables(ENCODER)          its weights in our tree, by a table of names
+    case.tolerance("square")         {"atol": ...}, from float32 against float64
+
+The files in tests/golden hold random weights on a coarse grid, inputs, and results in
+float32 on a CPU; index.json says of each what it holds and how far float32 and float64
+were apart. Tolerances are eight times that, at least 2e-6 of the largest magnitude.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from taming_jax.interop.tables import Table, to_ours
+
+FOLDER = Path(__file__).with_name("golden")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One file of reference data."""
+
+    config: dict
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray]
+    deviations: dict[str, dict]
+
+    def variables(self, table: Table, prefix: str = "") -> dict:
+        """Return the weights whose names begin with `prefix`, in our tree."""
+        named = self.weights.items()
+        return to_ours(
+            table, {k.removeprefix(prefix): v for k, v in named if k.startswith(prefix)}
+        )
+
+    def tolerance(self, *outputs: str) -> dict:
+        """Return the keywords for `assert_allclose`: the largest of these outputs'."""
+        suggested = [self.deviations[name]["suggested_atol"] for name in outputs]
+        return {"rtol": 0, "atol": max(suggested)}
+
+
+def golden(name: str) -> Golden:
+    """Read the reference data `name`, such as "01_encoder"."""
+    entry = json.loads((FOLDER / "index.json").read_text())["files"][f"{name}.npz"]
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+
+        def under(kind):
+            return {
+                k.removeprefix(kind): arrays[k] for k in arrays if k.startswith(kind)
+            }
+
+        config = json.loads(str(arrays["config"]))
+        parts = under("in/"), under("out/"), under("sd/")
+    return Golden(config, *parts, deviations=entry["float32_vs_float64"])
+
+
+def nhwc(images: np.ndarray) -> np.ndarray:
+    """Torch's [B,C,H,W] -> our [B,H,W,C]."""
+    return np.moveaxis(images, 1, -1)
+
+
+def autoencoder_fields(ddconfig: dict, half: str) -> dict:
+    """Translate the original's `ddconfig` into fields of our encoder or decoder."""
+    doubled = half == "encoder" and ddconfig["double_z"]
+    return {
+        "channels": ddconfig["ch"],
+        "multipliers": ddconfig["ch_mult"],
+        "blocks": ddconfig["num_res_blocks"] + (half == "decoder"),
+        "attention_resolutions": ddconfig["attn_resolutions"],
+        "resolution": ddconfig["resolution"],
+        "dropout": ddconfig["dropout"],
+        "resample": "conv" if ddconfig.get("resamp_with_conv", True) else "plain",
+        "latent_channels": ddconfig["z_channels"] * (2 if doubled else 1),
+        "image_channels": ddconfig["in_channels" if half == "encoder" else "out_ch"],
+    }
+
+
+def vqgan_fields(params: dict, **quantizer) -> dict:
+    """Translate the original VQModel's arguments into ours; legacy loss as there."""
+    size = {"codebook_size": params["n_embed"], "dim": params["embed_dim"]}
+    return {
+        "encoder": autoencoder_fields(params["ddconfig"], "encoder"),
+        "decoder": autoencoder_fields(params["ddconfig"], "decoder"),
+        "quantizer": {"name": "vq", "legacy": True, **size, **quantizer},
+    }
