@@ -109,6 +109,11 @@ class VQGAN(nn.Module):
         """How many codes there are: codes lie in [0, codebook_size)."""
         return self._parts()[1].codebook_size
 
+    @property
+    def image_channels(self) -> int:
+        """C of the images that go in and come out."""
+        return self._parts()[0].image_channels
+
     @nn.nowrap
     def _parts(self):
         fields = {"dtype": DTYPES[self.dtype], "remat": self.remat, "parent": None}

@@ -1,0 +1,76 @@
+"""What `train_vqgan.py` and `train_prior.py` share: flags -> config -> run.
+
+--config configs/NAME.py[:variant] [--workdir W] [--config.key=value ...] [--stage S]
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+
+def main(argv: Sequence[str], stages: Sequence[str]) -> None:
+    """Trains the first of `stages`, or the one that `--stage` names.
+
+    What is wrong with the flags, the card or the data is said in one line, and the
+    process ends with code 2.
+    """
+    try:
+        config, workdir, stage = parse(argv, stages)
+        from taming_jax.training.run import run
+
+        run(config, stage, workdir)
+    except (ValueError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def parse(argv: Sequence[str], stages: Sequence[str]):
+    """Command line -> (config, workdir, stage).
+
+    Raises:
+      ValueError: for flags that do not exist and cards that cannot be read.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "recipe card", flag_values=values)
+    flags.DEFINE_string("workdir", None, "run's directory", flag_values=values)
+    flags.DEFINE_enum("stage", stages[0], stages, "what to train", flag_values=values)
+    card = _card(argv)
+    try:
+        rest = values(list(argv))
+    except flags.Error as error:
+        raise ValueError(f"{error}") from None
+    except (AttributeError, KeyError) as error:
+        raise ValueError(f"in {card}: {_one_line(error)}") from None
+    if len(rest) > 1:
+        raise ValueError(f"{rest[1]!r} is no flag: --config.KEY=VALUE changes a value")
+    return values.config, values.workdir or _default_workdir(card), values.stage
+
+
+def _card(argv: Sequence[str]) -> str:
+    """The value of --config, checked to be there."""
+    for i, argument in enumerate(argv):
+        name, _, value = argument.lstrip("-").partition("=")
+        if name == "config" and argument.startswith("-"):
+            card = value or (argv[i + 1] if i + 1 < len(argv) else "")
+            break
+    else:
+        card = ""
+    path = Path(card.partition(":")[0])
+    if not card or not path.is_file():
+        there = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py")))
+        given = f"{card} does not exist" if card else "--config is missing"
+        raise ValueError(f"{given}: name a recipe card, for instance {there or path}")
+    return card
+
+
+def _default_workdir(card: str) -> str:
+    path, _, variant = card.partition(":")
+    name = Path(path).stem
+    return f"runs/{name}-{variant}" if variant else f"runs/{name}"
+
+
+def _one_line(error: Exception) -> str:
+    return str(error.args[0]).replace("\\'", "'").replace("\n", " ").strip("\"' ")

@@ -1,0 +1,51 @@
+"""Pictures for people: grids of uint8 images, and PNG files that appear whole.
+
+Pictures are uint8 [N, H, W, C] with C 1 or 3 (`units.to_uint8` makes them).
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+GAP = 2  # pixels of white between the pictures of a grid
+
+
+def pair_rows(above: np.ndarray, below: np.ndarray, columns: int = 8) -> np.ndarray:
+    """A grid [H', W', C] in which every row of `above` stands on one of `below`.
+
+    Both are uint8 [N, H, W, C]; N need not fill the last row.
+    """
+    rows = []
+    for start in range(0, len(above), columns):
+        rows += [above[start : start + columns], below[start : start + columns]]
+    return grid(rows, columns)
+
+
+def grid(rows: list[np.ndarray], columns: int) -> np.ndarray:
+    """Rows of at most `columns` pictures [n, H, W, C] -> one picture [H', W', C]."""
+    height, width, channels = rows[0].shape[1:]
+    shape = (
+        len(rows) * (height + GAP) - GAP,
+        min(columns, max(len(row) for row in rows)) * (width + GAP) - GAP,
+        channels,
+    )
+    canvas = np.full(shape, 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            top, left = y * (height + GAP), x * (width + GAP)
+            canvas[top : top + height, left : left + width] = picture
+    return canvas
+
+
+def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """Writes uint8 [H, W, C]; the file is there whole or not at all."""
+    from PIL import Image
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    if picture.shape[-1] == 1:
+        picture = picture[..., 0]
+    Image.fromarray(picture).save(unfinished, format="png")
+    unfinished.replace(path)

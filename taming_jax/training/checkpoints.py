@@ -1,0 +1,139 @@
+"""Checkpoints of a train state: saved beside training, rotated, the best one kept.
+
+    directory/STEP/state   the whole TrainState, every array with its sharding
+    directory/STEP/metrics validation metrics of that step, where there were any
+
+Saving is asynchronous: the arrays are copied, training goes on, and a checkpoint
+carries its final name only once it is whole. Nothing here needs TensorFlow.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+Best = tuple[str, str]  # a metric and 'max' or 'min'
+
+
+class Checkpoints:
+    """The checkpoints of one stage, for writing. Use as a context manager.
+
+    Args:
+      directory: where they are, or will be.
+      keep: how many of the newest stay; the best one stays besides.
+      best: which metric ranks them, and whether the highest or lowest wins.
+    """
+
+    def __init__(self, directory: Path, *, keep: int, best: Best):
+        self.best = best
+        policies = [
+            checkpoint_managers.LatestN(keep),
+            checkpoint_managers.BestN(
+                get_metric_fn=lambda metrics: _score(metrics, best),
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            ),
+        ]
+        self._manager = ocp.CheckpointManager(
+            directory.absolute(),
+            item_names=("state",),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._manager.close()
+
+    def latest_step(self) -> int | None:
+        """The newest step that is saved whole, None if there is none."""
+        return self._manager.latest_step()
+
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Whether these are better than the metrics of every checkpoint kept."""
+        kept = [self._manager.metrics(step) for step in self._manager.all_steps()]
+        scores = [_score(m, self.best) for m in kept if m is not None]
+        return all(_score(metrics, self.best) > score for score in scores)
+
+    def save(self, step: int, state: Any, metrics: Mapping | None = None) -> None:
+        """Starts to save; waits only for a save that is still under way."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)),
+            metrics=dict(metrics) if metrics is not None else None,
+        )
+
+    def wait(self) -> None:
+        """Returns when everything that was saved lies on the disk."""
+        self._manager.wait_until_finished()
+
+    def restore(self, step: int, abstract_state: Any) -> Any:
+        """The state of `step`, laid out as `abstract_state` says.
+
+        Its leaves are `jax.ShapeDtypeStruct`s with shardings, which may belong to
+        other devices than those that the checkpoint was written from.
+        """
+        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract_state)
+        arguments = ocp.args.PyTreeRestore(
+            item=abstract_state, restore_args=restore_args
+        )
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=arguments))
+        return restored["state"]
+
+
+def load_weights(
+    stage_dir: str | Path, best: bool = False, best_by: Best = ("psnr", "max")
+) -> tuple[int, dict[str, Any]]:
+    """The averaged weights of a stage's newest (or best) checkpoint.
+
+    Returns:
+      (step, {"params": ..., "codebook": ...}) as numpy arrays, whatever devices the
+      checkpoint was written from. Only these parts of it are read.
+
+    Raises:
+      ValueError: if there is no checkpoint.
+    """
+    directory = Path(stage_dir).absolute() / "checkpoints"
+    if not directory.is_dir():
+        raise ValueError(f"{stage_dir} has no checkpoints: is it a run's directory?")
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(
+        directory, options=options, item_names=("state",),
+        item_handlers={"state": ocp.PyTreeCheckpointHandler()},
+    ) as manager:  # fmt: skip
+        steps = manager.all_steps()
+        if not steps:
+            raise ValueError(f"{directory} holds no checkpoint yet: train first")
+        step = max(steps)
+        if best:
+            ranked = {s: manager.metrics(s) for s in steps}
+            ranked = {s: _score(m, best_by) for s, m in ranked.items() if m is not None}
+            step = max(ranked, key=ranked.get, default=step)
+        saved = manager.item_metadata(step)["state"].tree
+        wanted = {name: saved[name] for name in ("ema", "codebook")}
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(
+                    item=wanted,
+                    restore_args=jax.tree.map(
+                        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+                    ),
+                    partial_restore=True,
+                )
+            ),
+        )["state"]
+    return step, {"params": restored["ema"], "codebook": restored["codebook"]}
+
+
+def _score(metrics: Mapping[str, float], best: Best) -> float:
+    name, direction = best
+    return metrics[name] if direction == "max" else -metrics[name]

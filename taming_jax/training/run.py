@@ -1,0 +1,79 @@
+"""A training command, from the recipe card to the last step.
+
+    config -> mesh, data, stage -> checks -> loop
+
+Everything that can be wrong is found here, before the first step; nothing is written
+into the run's directory until all of it is right.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from taming_jax import data
+from taming_jax.training import loop, recipe, workdir
+from taming_jax.training.mesh import create_mesh, describe_devices
+from taming_jax.training.stage import Stage
+from taming_jax.training.vqgan import make_vqgan_stage
+
+STAGES = {"vqgan": make_vqgan_stage}
+
+
+def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> None:
+    """Trains a stage of a recipe card in `directory`, or goes on with it.
+
+    Raises:
+      ValueError: for everything that would go wrong later.
+      FloatingPointError, SystemExit: as `loop.train`.
+    """
+    config = recipe.plain(config)
+    mesh = create_mesh(recipe.mesh_from_config(config["mesh"]))
+    print(describe_devices(mesh), flush=True)
+    sources = {split: data.open_source(config["data"], split) for split in SPLITS}
+    stage = STAGES[stage_name](config, mesh)
+    batching = {
+        "batch_size": stage.run.batch_size,
+        "keep": stage.keep,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+
+    def train_batches(start_step):
+        return data.train_batches(
+            sources["train"], seed=config["seed"], start_step=start_step, **batching
+        )
+
+    def eval_batches():
+        count = stage.run.eval_examples
+        return data.eval_batches(sources["val"], count=count, **batching)
+
+    next(train_batches(0))  # too few pictures, or none that can be read: now, not later
+    stage_dir = Path(directory) / stage.name
+    identity = {split: source.identity for split, source in sources.items()}
+    with workdir.claimed(stage_dir):
+        workdir.check_room(stage_dir, _bytes(stage), stage.run.keep_checkpoints)
+        changes = workdir.check_and_record(stage_dir, stage.name, config, identity)
+        for change in changes:
+            print(f"changed since this run began: {change}", flush=True)
+        print(_summary(stage, sources, stage_dir), flush=True)
+        loop.train(stage, stage_dir, mesh, train_batches, eval_batches)
+
+
+SPLITS = ("train", "val")
+
+
+def _bytes(stage: Stage) -> int:
+    leaves = jax.tree.leaves(stage.abstract)
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _summary(stage: Stage, sources: Mapping, stage_dir: Path) -> str:
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(stage.abstract.params))
+    return (
+        f"{stage.name}: {parameters:,} parameters, {len(sources['train']):,} pictures "
+        f"({len(sources['val']):,} held out), {stage.run.steps:,} steps of "
+        f"{stage.run.batch_size}, in {stage_dir}"
+    )

@@ -1,0 +1,267 @@
+"""One step of the first stage: images in, a better autoencoder and discriminator out.
+
+Everything happens in a single compiled function. The autoencoder runs once and is
+differentiated once: the two losses give two cotangents at the reconstruction, the
+adaptive weight joins them, and one backward pass takes the sum through decoder and
+encoder. The weight needs gradients at the decoder's last kernel only; these are
+linear in the cotangents, so the same pull-back gives them and the compiler removes
+the rest of it (Esser et al. 2021, equation 7).
+
+Legend: x images, x_hat reconstructions, both float32 [B,H,W,C] in [-1,1].
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from taming_jax import losses, units
+from taming_jax.models.discriminator import Discriminator
+from taming_jax.models.perceptual import lpips
+from taming_jax.models.vqgan import LAST_KERNEL, VQGAN
+from taming_jax.training import adversary as adversaries
+from taming_jax.training.accumulation import accumulate
+from taming_jax.training.optimizer import apply_gradients, make_optimizer
+from taming_jax.training.recipe import VQGANLoss, VQGANRecipe
+from taming_jax.training.state import (
+    Adversary,
+    TrainState,
+    advance,
+    ema_update,
+    where_tree,
+)
+
+# What a key is for: keys are fold_in(fold_in(key(seed), step), PURPOSE).
+QUANTIZE, DROPOUT, REVIVE, SECOND_LOOK = range(4)
+
+# Watched for NaN and infinity, in the order of their making.
+TERMS = (
+    "l1", "l2", "difference", "perceptual", "codebook_loss", "adversarial",
+    "adaptive_weight", "disc_loss", "grad_norm", "disc_grad_norm",
+)  # fmt: skip
+
+# What still learns once the codes are frozen.
+DECODER_SIDE = ("decoder", "post_quant_conv")
+
+
+class Means(NamedTuple):
+    """What is averaged over the micro-batches of a step."""
+
+    grads: Any
+    disc_grads: Any
+    metrics: dict[str, jax.Array]
+
+
+class Samples(NamedTuple):
+    """What is kept of all of them: codes [B,h,w] and latents [B,h,w,D]."""
+
+    codes: jax.Array
+    latents: jax.Array
+
+
+def make_train_step(
+    recipe: VQGANRecipe, model: VQGAN, discriminator: Discriminator | None, seed: int
+) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict]]:
+    """Builds `step(state, batch, perceptual_params) -> (state, metrics)`, to be jitted.
+
+    `batch["image"]` is uint8 [B,H,W,C]. A step whose losses or gradients are not
+    finite leaves the state as it was, but for `step` and `nonfinite`; its metrics
+    name the first bad term as `nonfinite_term`, an index into `TERMS` (-1: none).
+    """
+    loss, run = recipe.loss, recipe.run
+    optimizer = make_optimizer(recipe.optimizer, run.steps)
+    disc_optimizer = make_optimizer(recipe.disc_optimizer, run.steps)
+
+    def step(state: TrainState, batch: dict, perceptual: Any):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        x = units.from_uint8(batch["image"])
+        adversary = state.adversary
+
+        # Reconstruct, judge and weigh.
+        (codebook, stats), means, samples = accumulate(
+            lambda carry, x, part: _differentiate(
+                loss, model, discriminator, state, carry, x, perceptual,
+                _rngs(key, part),
+            ),
+            (state.codebook, adversary.stats if adversary else {}), x, run.accumulate,
+        )  # fmt: skip
+        metrics = dict(means.metrics)
+
+        # Update the generator, then what its quantizer sets by hand.
+        learning = _learning_parts(loss, state.step, state.params)
+        params, opt_state, metrics["grad_norm"] = apply_gradients(
+            optimizer, means.grads, state.opt_state, state.params, learning
+        )
+        params, codebook = where_tree(
+            state.step < loss.decoder_only_start,
+            model.after_update(
+                params, codebook, samples.latents,
+                step=state.step, key=jax.random.fold_in(key, REVIVE),
+            ),
+            (params, codebook),
+        )  # fmt: skip
+
+        # Update the discriminator; in the original's order it sees the new generator.
+        metrics["disc_grad_norm"] = jnp.zeros(())
+        if adversary is not None:
+            disc_grads = means.disc_grads
+            if loss.alternating:
+                rngs = _rngs(jax.random.fold_in(key, SECOND_LOOK), 0)
+                says = _look_again(
+                    loss, model, discriminator, state, params, codebook, stats, x, rngs
+                )
+                disc_grads, stats = says.grads, says.stats
+                metrics["disc_loss"] = says.disc_loss
+            disc_params, disc_opt_state, metrics["disc_grad_norm"] = apply_gradients(
+                disc_optimizer, disc_grads, adversary.opt_state, adversary.params
+            )
+            adversary = where_tree(
+                loss.alternating | (state.step >= loss.disc_start),
+                Adversary(disc_params, stats, disc_opt_state),
+                adversary,
+            )
+
+        # Average, and report.
+        renewed = state.replace(
+            params=params,
+            codebook=codebook,
+            opt_state=opt_state,
+            ema=ema_update(state.ema, params, run.ema_decay, state.step),
+            adversary=adversary,
+            usage=state.usage.add(samples.codes),
+        )
+        terms = [metrics[name] for name in TERMS]
+        state, metrics["nonfinite_term"] = advance(state, renewed, terms)
+        return state, metrics | state.usage.metrics()
+
+    return step
+
+
+def _differentiate(loss, model, discriminator, state, carry, x, perceptual, rngs):
+    """One forward and one backward pass of the autoencoder, for `accumulate`."""
+    codebook, stats = carry
+
+    def generate(params):
+        x_hat, quantized, moved = _reconstruct(
+            model, params, codebook, x, state.step, rngs
+        )
+        return (x_hat, quantized.loss), (quantized, moved)
+
+    (x_hat, codebook_loss), pull, (quantized, codebook) = jax.vjp(
+        generate, state.params, has_aux=True
+    )
+    (_, terms), nll_cotangent = jax.value_and_grad(_nll, argnums=1, has_aux=True)(
+        x, x_hat, loss, perceptual
+    )
+    says = _ask(loss, discriminator, state, stats, x, x_hat)
+    adaptive, weight = _weigh(loss, pull, codebook_loss, nll_cotangent, says, state)
+
+    cotangent = nll_cotangent + weight * says.cotangent
+    codebook_weight = jnp.full_like(codebook_loss, loss.codebook_weight)
+    (grads,) = pull((cotangent, codebook_weight))
+    metrics = terms | {
+        "codebook_loss": codebook_loss,
+        "adversarial": says.adversarial,
+        "adaptive_weight": adaptive,
+        "adversarial_weight": weight,
+        "disc_loss": says.disc_loss,
+        "logits_real": says.logits_real,
+        "logits_fake": says.logits_fake,
+    }
+    samples = Samples(quantized.codes, quantized.latents)
+    return (codebook, says.stats), Means(grads, says.grads, metrics), samples
+
+
+def _reconstruct(model: VQGAN, params, codebook, x, step, rngs):
+    (x_hat, quantized), moved = model.apply(
+        {"params": params, "codebook": codebook},
+        x, train=True, step=step, rngs=rngs, mutable=["codebook"],
+    )  # fmt: skip
+    return x_hat, quantized, moved["codebook"]
+
+
+def _nll(x, x_hat, loss: VQGANLoss, perceptual):
+    """Weighted sum of what the reconstruction is wrong about, and its terms."""
+    terms = {
+        "l1": losses.l1_loss(x=x, x_hat=x_hat),
+        "l2": losses.l2_loss(x=x, x_hat=x_hat),
+        "difference": losses.difference_loss(x=x, x_hat=x_hat),
+        "perceptual": jnp.zeros(()),
+    }
+    if loss.perceptual_weight > 0:
+        terms["perceptual"] = lpips(perceptual, x, x_hat).mean()
+    return sum(getattr(loss, f"{name}_weight") * terms[name] for name in terms), terms
+
+
+def _ask(loss: VQGANLoss, discriminator, state, stats, x, x_hat):
+    """The discriminator's judgement, if there is one and its time has come."""
+    if discriminator is None:
+        return adversaries.abstain({}, stats, x_hat)
+    params = state.adversary.params
+    if loss.alternating:
+        return adversaries.judge_generator(discriminator, params, stats, x_hat)
+    return jax.lax.cond(
+        state.step >= loss.disc_start,
+        lambda: adversaries.judge(
+            discriminator, loss.adversarial_loss, params, stats, x, x_hat
+        ),
+        lambda: adversaries.abstain(params, stats, x_hat),
+    )
+
+
+def _weigh(loss: VQGANLoss, pull, codebook_loss, nll_cotangent, says, state):
+    """The adaptive weight, and what the adversarial cotangent is multiplied with."""
+
+    def at_last_kernel(cotangent):
+        (grads,) = pull((cotangent, jnp.zeros_like(codebook_loss)))
+        for name in LAST_KERNEL:
+            grads = grads[name]
+        return grads
+
+    adaptive = jnp.ones(())
+    if loss.adaptive_weight and state.adversary is not None:
+        adaptive = losses.adaptive_weight(
+            nll_gradient=at_last_kernel(nll_cotangent),
+            adversarial_gradient=at_last_kernel(says.cotangent),
+        )
+    counts = losses.ramp(
+        state.step, start=loss.adversarial_start, length=loss.adversarial_ramp
+    )
+    return adaptive, loss.adversarial_weight * counts * adaptive
+
+
+def _look_again(loss, model, discriminator, state, params, codebook, stats, x, rngs):
+    """The original's second half: the discriminator's loss on the updated generator.
+
+    Before `disc_start` the loss counts zero, but Adam counts the step: as there.
+    """
+    x_hat, _, _ = _reconstruct(model, params, codebook, x, state.step, rngs)
+    says = adversaries.judge_discriminator(
+        discriminator, loss.adversarial_loss, state.adversary.params, stats, x, x_hat
+    )
+    counts = jnp.where(state.step >= loss.disc_start, 1.0, 0.0)
+    grads = jax.tree.map(lambda g: g * counts, says.grads)
+    return says._replace(grads=grads, disc_loss=says.disc_loss * counts)
+
+
+def _learning_parts(loss: VQGANLoss, step, params):
+    """1.0 for each parameter that learns at this step, 0.0 for a frozen one."""
+    return {
+        part: jax.tree.map(
+            lambda _, part=part: jnp.where(
+                (part in DECODER_SIDE) | (step < loss.decoder_only_start), 1.0, 0.0
+            ),
+            tree,
+        )
+        for part, tree in params.items()
+    }
+
+
+def _rngs(key, part):
+    """Keys of one micro-batch by purpose, as linen's named streams."""
+    purposes = {"quantizer": QUANTIZE, "dropout": DROPOUT}
+    return {
+        name: jax.random.fold_in(jax.random.fold_in(key, purpose), part)
+        for name, purpose in purposes.items()
+    }

@@ -1,0 +1,127 @@
+"""A stage's directory: claimed by one run, and true to what it was begun with.
+
+W/vqgan/config.json    the recipe, the data's identity, the libraries' versions
+W/vqgan/.lock          held by the process that trains here, free when it is dead
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+# What makes a state another state, or a batch another batch. All else may change
+# when a run is continued (it is said aloud, and config.json follows).
+FIXED = ("seed", "data", "{stage}.model", "{stage}.discriminator",
+         "{stage}.batch_size", "{stage}.alternating")  # fmt: skip
+# Where the data lie is no part of what they are: their identity is compared.
+PLACES = ("data.train", "data.val")
+
+LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@contextlib.contextmanager
+def claimed(stage_dir: Path) -> Iterator[None]:
+    """Holds the directory for this process.
+
+    Raises:
+      ValueError: if a living process holds it.
+    """
+    stage_dir.mkdir(parents=True, exist_ok=True)
+    with (stage_dir / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise ValueError(
+                f"{stage_dir} is in use by process {lock.read().strip()}: wait for "
+                "it, stop it, or choose another --workdir"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def check_and_record(
+    stage_dir: Path, stage: str, config: Mapping[str, Any], identity: Mapping[str, Any]
+) -> list[str]:
+    """Compares with the run that began here, if one did, and writes config.json.
+
+    Returns:
+      Lines that say which settings have changed since, all of them allowed to.
+
+    Raises:
+      ValueError: if the directory belongs to another model or other data.
+    """
+    path = stage_dir / "config.json"
+    record = {
+        "config": config,
+        "data": identity,
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES}
+        | {"python": platform.python_version()},
+    }
+    record = json.loads(json.dumps(record))
+    changes = []
+    if path.exists():
+        before = json.loads(path.read_text())
+        if before["data"] != record["data"]:
+            raise ValueError(
+                f"{stage_dir} was trained on other data: {before['data']}, now "
+                f"{record['data']}; choose another --workdir or the data of before"
+            )
+        changes = _compare(stage_dir, stage, before["config"], record["config"])
+    write_json(path, record)
+    return changes
+
+
+def check_room(stage_dir: Path, state_bytes: int, keep: int) -> None:
+    """Raises ValueError unless the disk holds the checkpoints that will be kept."""
+    needed = state_bytes * (keep + 2)  # the best one, and one being written
+    free = shutil.disk_usage(stage_dir).free
+    if free < needed:
+        raise ValueError(
+            f"{stage_dir} has {free / 1e9:.1f} GB of room; {keep + 2} checkpoints of "
+            f"{state_bytes / 1e9:.1f} GB need {needed / 1e9:.1f}: free some, choose "
+            "another --workdir or lower keep_checkpoints"
+        )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON; the file is there whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.replace(path)
+
+
+def _compare(stage_dir: Path, stage: str, before: Mapping, now: Mapping) -> list[str]:
+    fixed = tuple(key.format(stage=stage) for key in FIXED)
+    before, now = _flat(before), _flat(now)
+    changes = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        ours = key.split(".")[0] in ("seed", "data", "mesh", stage)
+        if old == new or key in PLACES or not ours:
+            continue
+        if any(key == name or key.startswith(f"{name}.") for name in fixed):
+            raise ValueError(
+                f"{stage_dir} was begun with {key}={old!r}, now it is {new!r}: that "
+                "cannot change in a run; choose another --workdir or set it back"
+            )
+        changes.append(f"{key}: {old!r} -> {new!r}")
+    return changes
+
+
+def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,72 @@
+"""What a run leaves for people to read: numbers, curves and pictures.
+
+metrics.jsonl         one JSON object per logged step, flushed
+events.out.tfevents.* the same for TensorBoard, where TensorFlow is at hand
+images/*.png
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from taming_jax.pictures import write_png
+
+
+class Writer:
+    """Writes into a stage's directory from `step` on.
+
+    A run that is continued from an earlier step than it was killed at writes those
+    steps again: what the file holds of them is dropped first.
+    """
+
+    def __init__(self, stage_dir: Path, step: int):
+        self._images = stage_dir / "images"
+        self._path = stage_dir / "metrics.jsonl"
+        _drop_after(self._path, step)
+        self._file = self._path.open("a")
+        self._board = _tensorboard(stage_dir)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One line, and one point of every curve. What is not finite becomes null."""
+        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        if self._board:
+            self._board.write_scalars(step, dict(values))
+
+    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """uint8 [H, W, C] -> images/NAME_STEP.png."""
+        write_png(self._images / f"{name}_{step:07d}.png", picture)
+        if self._board:
+            self._board.write_images(step, {name: picture[None]})
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Keeps the whole lines up to and with `step`."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            break  # the line that was being written when the run was killed
+    path.write_text("".join(f"{line}\n" for line in kept))
+
+
+def _tensorboard(stage_dir: Path):
+    try:
+        from clu import metric_writers
+    except ImportError:
+        return None
+    return metric_writers.SummaryWriter(str(stage_dir))
