@@ -62,8 +62,8 @@ def adaptive_weight(*, nll_gradient, adversarial_gradient) -> jax.Array:
     The weight at which both terms pull equally hard at the decoder's last layer
     (Esser et al. 2021, equation 7). Trees of arrays are taken as one vector.
     """
-    nll = optax.global_norm(nll_gradient)
-    adversarial = optax.global_norm(adversarial_gradient)
+    nll = optax.tree.norm(nll_gradient)
+    adversarial = optax.tree.norm(adversarial_gradient)
     weight = jnp.clip(nll / (adversarial + 1e-4), 0.0, 1e4)
     return jax.lax.stop_gradient(weight)
 

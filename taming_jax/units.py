@@ -28,6 +28,13 @@ def from_uint8(pictures) -> Images:
     return jnp.asarray(pictures).astype(jnp.float32) / 127.5 - 1.0
 
 
+def as_images(batch) -> Images:
+    """Pictures uint8 -> images; what is float already is an image and stays one."""
+    if jnp.issubdtype(batch.dtype, jnp.floating):
+        return batch.astype(jnp.float32)
+    return from_uint8(batch)
+
+
 def to_uint8(images) -> np.ndarray:
     """float32 in [-1, 1], clipped there -> uint8 in [0, 255], rounded to nearest.
 

@@ -62,4 +62,4 @@ def apply_gradients(
     updates, opt_state = optimizer.update(grads, opt_state, params)
     if learning is not None:
         updates = jax.tree.map(jnp.multiply, updates, learning)
-    return optax.apply_updates(params, updates), opt_state, optax.global_norm(grads)
+    return optax.apply_updates(params, updates), opt_state, optax.tree.norm(grads)

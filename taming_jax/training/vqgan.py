@@ -133,7 +133,7 @@ def _make_evaluate(recipe: VQGANRecipe, model: VQGAN):
     """`evaluate(state, batch, perceptual)` with the averaged weights."""
 
     def evaluate(state: TrainState, batch: dict, perceptual: Any) -> dict:
-        x = units.from_uint8(batch["image"])
+        x = units.as_images(batch["image"])
         x_hat = jnp.clip(_reconstruct(model, state, x), -1.0, 1.0)
         figures = {
             "psnr": _psnr(batch["image"], x_hat),
@@ -150,7 +150,7 @@ def _make_evaluate(recipe: VQGANRecipe, model: VQGAN):
 
 def _make_beside(model: VQGAN):
     def beside(state: TrainState, batch: dict):
-        x = units.from_uint8(batch["image"][:PICTURES])
+        x = units.as_images(batch["image"][:PICTURES])
         return x, _reconstruct(model, state, x)
 
     return beside

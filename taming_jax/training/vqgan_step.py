@@ -65,7 +65,7 @@ def make_train_step(
 ) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict]]:
     """Builds `step(state, batch, perceptual_params) -> (state, metrics)`, to be jitted.
 
-    `batch["image"]` is uint8 [B,H,W,C]. A step whose losses or gradients are not
+    `batch["image"]` is uint8 [B,H,W,C], or float32 in [-1,1]. A step whose losses or gradients are not
     finite leaves the state as it was, but for `step` and `nonfinite`; its metrics
     name the first bad term as `nonfinite_term`, an index into `TERMS` (-1: none).
     """
@@ -75,7 +75,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: dict, perceptual: Any):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        x = units.from_uint8(batch["image"])
+        x = units.as_images(batch["image"])
         adversary = state.adversary
 
         # Reconstruct, judge and weigh.
