@@ -1,10 +1,10 @@
 # Every command sets up what it needs first. An active virtual or conda environment
 # is used; where there is none, one is made in .venv (PYTHON=python3.12 says by whom).
 
-ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),.venv)
-PYTHON ?= python3
-RUN := $(ENVIRONMENT)/bin/python
-INSTALLED := $(ENVIRONMENT)/taming_jax-installed.txt
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
+ACTIVE := $(wildcard $(addsuffix /bin/python,$(VIRTUAL_ENV) $(CONDA_PREFIX)))
+RUN := $(firstword $(ACTIVE) .venv/bin/python)
+INSTALLED := $(RUN:%/bin/python=%/taming_jax-installed.txt)
 
 .PHONY: test test-long lint format clean
 
@@ -27,15 +27,20 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Whatever jax is there already, an accelerator's build perhaps, is pinned while the
-# rest is installed: pip may work around it but not replace it.
+# rest is installed: pip may choose around it but not replace it.
 $(INSTALLED): requirements.txt | $(RUN)
-	@$(RUN) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; \
-	  sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; " \
-	  "$(RUN) is " + v + ". Try make PYTHON=python3.12, or activate another.")'
+	@$(RUN) -c $(NEW_ENOUGH) || { echo $(TOO_OLD); exit 1; }
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(RUN) -m ensurepip
 	@$(RUN) -m pip list --format=freeze | grep -E '^(jax|libtpu)' > $@.part; true
 	$(RUN) -m pip install -r requirements.txt -c $@.part
 	@mv $@.part $@
 
-$(ENVIRONMENT)/bin/python:
-	$(PYTHON) -m venv $(ENVIRONMENT) || { rm -rf $(ENVIRONMENT); exit 1; }
+.venv/bin/python:
+	@for python in $(PYTHON); do \
+	  $$python -c $(NEW_ENOUGH) 2>/dev/null || continue; \
+	  $$python -m venv .venv && exit; rm -rf .venv; \
+	done; echo $(TOO_OLD); exit 1
+
+NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
+TOO_OLD := "Python 3.11 or newer with venv is needed: install one, then activate an \
+  environment of it or say make PYTHON=/path/to/it"
