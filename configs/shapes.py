@@ -27,7 +27,7 @@ def _vqgan() -> dict:
             patch_size=4,
             channels=64,
             multipliers=(1, 2),
-            blocks=1,
+            blocks=(1, 0),  # besides two in the middle
             attention_resolutions=(),
             middle_attention=False,
             resample="patch",
@@ -38,7 +38,7 @@ def _vqgan() -> dict:
             patch_size=2,
             channels=32,
             multipliers=(1, 2, 4),
-            blocks=1,
+            blocks=(1, 1, 0),
             attention_resolutions=(),
             middle_attention=False,
             resample="patch",

@@ -45,35 +45,22 @@ def train(
       SystemExit: after SIGTERM or Ctrl-C, when the state is saved; code 128 + signal.
     """
     run = stage.run
-    sharding = batch_sharding(mesh)
-
-    def put(batch):
-        return {
-            name: jax.make_array_from_process_local_data(sharding, value)
-            for name, value in batch.items()
-        }
-
-    def evaluate(state):
-        sums = [jax.device_get(stage.evaluate(state, put(b))) for b in eval_batches()]
-        totals = {name: sum(s[name] for s in sums) for name in sums[0]}
-        count = totals.pop("count")
-        return {name: float(total / count) for name, total in totals.items()}
-
     checkpoints = Checkpoints(
         stage_dir / "checkpoints", keep=run.keep_checkpoints, best=stage.best
     )
     with checkpoints, Interrupts() as interrupts, jax.set_mesh(mesh):
-        state = begin_or_continue(stage, checkpoints)
+        state = _begin_or_continue(stage, checkpoints)
         start = int(state.step)
         writer, progress = Writer(stage_dir, start), Progress(stage, start)
         batches = train_batches(start)
-        shown = put(next(eval_batches()))
-        previous = None
+        shown = _put(next(eval_batches()), mesh)
+        unread = None  # the step that was dispatched last, and its metrics
         for step in range(start, run.steps + 1):
-            last, new = step == run.steps, step > start
+            new, last = step > start, step == run.steps
             validation = None
             if new and (last or step % run.eval_every == 0):
-                validation = evaluate(state)
+                unread = _read(stage, writer, progress, unread)
+                validation = _evaluate(stage, state, eval_batches(), mesh)
                 writer.scalars(step, {f"val_{k}": v for k, v in validation.items()})
                 progress.validated(step, validation)
             if new and (last or step % run.image_every == 0):
@@ -88,12 +75,10 @@ def train(
 
             batch = next(batches)
             indices = batch.pop("index")
-            state, metrics = stage.step(state, put(batch))
-            if previous:
-                _read(stage, writer, progress, *previous)
-            previous = (step, metrics, indices)
-        if previous:
-            _read(stage, writer, progress, *previous)
+            state, metrics = stage.step(state, _put(batch, mesh))
+            _read(stage, writer, progress, unread)
+            unread = (step, metrics, indices)
+        _read(stage, writer, progress, unread)
         checkpoints.wait()
         writer.close()
     if interrupts.signal:
@@ -102,32 +87,50 @@ def train(
     return state
 
 
-def begin_or_continue(stage: Stage, checkpoints: Checkpoints) -> TrainState:
-    """The state of the newest checkpoint, or a first one."""
+def _begin_or_continue(stage: Stage, checkpoints: Checkpoints) -> TrainState:
     step = checkpoints.latest_step()
     if step is None:
         return stage.init()
-    print(f"continuing from step {step}")
+    print(f"continuing from step {step}", flush=True)
     return checkpoints.restore(step, stage.abstract)
 
 
-def _read(stage: Stage, writer, progress, step: int, metrics: dict, indices) -> None:
-    """Looks at a step that has been dispatched before the one now running."""
-    run = stage.run
+def _put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict:
+    """This process's share of a batch, as the global batch on the devices."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value)
+        for name, value in batch.items()
+    }
+
+
+def _evaluate(stage: Stage, state: TrainState, batches: Batches, mesh) -> dict:
+    """Means over the held-out examples, each counted once."""
+    sums = [jax.device_get(stage.evaluate(state, _put(b, mesh))) for b in batches]
+    totals = {name: sum(s[name] for s in sums) for name in sums[0]}
+    count = totals.pop("count")
+    return {name: float(total / count) for name, total in totals.items()}
+
+
+def _read(stage: Stage, writer: Writer, progress: Progress, unread) -> None:
+    """Looks at the metrics of a step while the next one is under way."""
+    if unread is None:
+        return
+    step, metrics, indices = unread
     bad = int(metrics["nonfinite_term"])
     if bad >= 0:
         what = (
             f"step {step}: {stage.terms[bad]} is not finite; the state was left as it "
             f"was; pictures {indices.tolist()}"
         )
-        if run.on_nonfinite == "stop":
+        if stage.run.on_nonfinite == "stop":
             raise FloatingPointError(
                 f"{what}. The last checkpoint is sound; lower the learning rate, clip, "
                 "or set on_nonfinite='skip' to leave such steps out"
             )
         print(what, file=sys.stderr)
-    if (step + 1) % run.log_every == 0:
+    if (step + 1) % stage.run.log_every == 0:
         values = {name: float(value) for name, value in metrics.items()}
-        values.pop("nonfinite_term")
-        values |= progress.logged(step + 1, values)
-        writer.scalars(step + 1, values)
+        del values["nonfinite_term"]
+        writer.scalars(step + 1, values | progress.logged(step + 1, values))
+    progress.read(step + 1)

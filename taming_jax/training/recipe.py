@@ -127,6 +127,7 @@ class VQGANRecipe:
     optimizer: Optimizer
     disc_optimizer: Optimizer
     run: Run
+    init_from: str | None = None  # a run whose weights are the first ones
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> "VQGANRecipe":
@@ -143,7 +144,7 @@ class VQGANRecipe:
         disc_learning_rate = section.pop("disc_learning_rate", None) or learning_rate
         parts = {"model": section.pop("model")}
         parts["discriminator"] = section.pop("discriminator", {})
-        section.pop("init_from", None)
+        parts["init_from"] = section.pop("init_from", None)
         losses, run = _sorted_by_field(section, VQGANLoss, Run)
         recipe = cls(
             **parts,

@@ -16,6 +16,7 @@ from taming_jax.models.perceptual import lpips
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.pictures import pair_rows
 from taming_jax.training import mesh as meshes
+from taming_jax.training.initial import start_from
 from taming_jax.training.optimizer import make_optimizer
 from taming_jax.training.recipe import VQGANRecipe
 from taming_jax.training.stage import Stage
@@ -71,7 +72,9 @@ def make_vqgan_stage(
         shown=SHOWN,
         best=("psnr", "max"),
         abstract=meshes.abstract_with_shardings(shapes, shardings),
-        init=lambda: jax.jit(init, out_shardings=shardings)(key),
+        init=lambda: start_from(
+            recipe.init_from, jax.jit(init, out_shardings=shardings)(key)
+        ),
         step=lambda state, batch: step(state, batch, perceptual),
         evaluate=lambda state, batch: evaluate(state, batch, perceptual),
         show=show,

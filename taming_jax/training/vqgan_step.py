@@ -65,9 +65,10 @@ def make_train_step(
 ) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict]]:
     """Builds `step(state, batch, perceptual_params) -> (state, metrics)`, to be jitted.
 
-    `batch["image"]` is uint8 [B,H,W,C], or float32 in [-1,1]. A step whose losses or gradients are not
-    finite leaves the state as it was, but for `step` and `nonfinite`; its metrics
-    name the first bad term as `nonfinite_term`, an index into `TERMS` (-1: none).
+    `batch["image"]` is uint8 [B,H,W,C], or float32 in [-1,1]. A step whose losses or
+    gradients are not finite leaves the state as it was, but for `step` and
+    `nonfinite`; its metrics name the first bad term as `nonfinite_term`, an index
+    into `TERMS` (-1: none).
     """
     loss, run = recipe.loss, recipe.run
     optimizer = make_optimizer(recipe.optimizer, run.steps)

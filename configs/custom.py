@@ -1,0 +1,145 @@
+"""Your own pictures: a folder of JPEG, PNG or WebP files, at best a few thousand.
+
+    python train_vqgan.py --config configs/custom.py --config.data.train=DIR
+    python train_vqgan.py --config configs/custom.py:small --config.data.train=DIR
+
+The first is for an accelerator: 256 x 256 pixels, 16 x 16 codes of 1024. `small` is
+for the processor of a laptop: 64 x 64 pixels, 8 x 8 codes of 512. Every twentieth
+picture is held out unless data.val names another folder.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.data = dict(
+        name="folder",
+        train=placeholder(str),
+        val=placeholder(str),
+        image_size=256,
+        crop="random",
+        flip=True,
+    )
+    config.vqgan = _vqgan()
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    if variant == "small":
+        _make_small(config)
+    elif variant:
+        raise ValueError(f"custom has no variant {variant!r}: there is 'small'")
+    return config
+
+
+def _vqgan() -> dict:
+    backbone = dict(
+        channels=128,
+        multipliers=(1, 1, 2, 2, 4),
+        attention_resolutions=(16,),
+        resolution=256,
+        latent_channels=256,
+        patch_size=1,
+        resample="conv",
+        middle_attention=True,
+    )
+    return dict(
+        model=dict(
+            encoder=dict(blocks=2, **backbone),
+            decoder=dict(blocks=3, **backbone),
+            quantizer=dict(
+                name="vq",
+                codebook_size=1_024,
+                dim=8,  # few dimensions of length 1 keep every code in use (LlamaGen)
+                normalize=True,
+                beta=0.25,
+                start_step=500,
+                blend_steps=500,
+                revive_every=100,
+                revive_until=5_000,
+            ),
+            dtype="bfloat16",
+            remat=False,
+        ),
+        discriminator=dict(channels=64, layers=3, norm="batch"),
+        # loss
+        l1_weight=1.0,
+        l2_weight=0.0,
+        difference_weight=0.0,
+        perceptual_weight=0.0,  # 1.0 looks better: it needs weights, see the README
+        perceptual_weights=placeholder(str),
+        codebook_weight=1.0,
+        adversarial_loss="hinge",
+        adversarial_weight=0.4,
+        adaptive_weight=True,
+        disc_start=20_000,
+        adversarial_start=21_000,  # the discriminator learns before it counts
+        adversarial_ramp=5_000,
+        decoder_only_start=placeholder(int),
+        # optimizer
+        learning_rate=1e-4,
+        disc_learning_rate=1e-4,
+        optimizer=dict(
+            b1=0.9,
+            b2=0.95,
+            weight_decay=0.0,
+            clip=1.0,
+            schedule="cosine",
+            warmup_steps=1_000,
+            final_share=0.1,
+        ),
+        disc_optimizer=dict(b1=0.5, b2=0.9),
+        ema_decay=0.999,
+        # run
+        steps=60_000,
+        batch_size=32,
+        accumulate=1,
+        log_every=50,
+        image_every=1_000,
+        eval_every=2_000,
+        eval_examples=1_000,
+        checkpoint_every=1_000,
+        keep_checkpoints=3,
+        on_nonfinite="stop",
+        init_from=placeholder(str),
+    )
+
+
+def _make_small(config: ConfigDict) -> None:
+    """Patches instead of pixels, and few steps: minutes on two cores."""
+    config.data.image_size = 64
+    model = config.vqgan.model
+    model.dtype = "float32"
+    cheap = dict(
+        attention_resolutions=(),
+        middle_attention=False,
+        resample="patch",
+        resolution=64,
+        latent_channels=64,
+    )
+    model.encoder.update(
+        patch_size=4, channels=64, multipliers=(1, 2), blocks=1, **cheap
+    )
+    model.decoder.update(
+        patch_size=2, channels=32, multipliers=(1, 2, 4), blocks=1, **cheap
+    )
+    model.quantizer.update(codebook_size=512, start_step=250, blend_steps=250)
+    model.quantizer.update(revive_every=50, revive_until=1_500)
+    config.vqgan.discriminator.update(channels=16, layers=2, norm="none")
+    config.vqgan.update(
+        l2_weight=2.0,
+        difference_weight=0.5,
+        learning_rate=1e-3,
+        disc_learning_rate=8e-4,
+        ema_decay=0.99,
+        steps=4_000,
+        batch_size=8,
+        disc_start=3_000,
+        adversarial_start=3_100,
+        adversarial_ramp=200,
+        decoder_only_start=3_000,
+        image_every=500,
+        eval_every=500,
+        checkpoint_every=500,
+    )
+    config.vqgan.optimizer.warmup_steps = 50
