@@ -5,7 +5,7 @@
     case.inputs["square"]            torch's layout; nhwc(...) makes it ours
     case.outputs["square"]           likewise
     case.variables(ENCODER)          its weights in our tree, by a table of names
-    case.tolerance("square")         {"atol": ...}, from float32 against float64
+    case.tolerance("square")         {"rtol": 0, "atol": ...}, from float32 against float64
 
 The files in tests/golden hold random weights on a coarse grid, inputs, and results in
 float32 on a CPU; index.json says of each what it holds and how far float32 and float64
