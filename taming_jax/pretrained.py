@@ -1,0 +1,183 @@
+"""Trained models for people: `load_vqgan(path)` encodes and decodes pictures.
+
+    vqgan = load_vqgan("runs/shapes")
+    codes = vqgan.encode(images)     # float32 [B,H,W,C] in [-1,1] -> int32 [B,h,w]
+    images = vqgan.decode(codes)     # -> float32 [B,h*stride,w*stride,C] in [-1,1]
+
+h = H // stride and w = W // stride, for any H, W >= stride: what is left over at the
+bottom and at the right is not coded. Compiled once per shape of its input; the
+weights are arguments of the compiled program, never constants in it. What goes in
+is checked here, once; inside a `jit` of one's own use `vqgan.module.apply`.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from taming_jax.models.vqgan import VQGAN
+from taming_jax.training import checkpoints
+from taming_jax.training import mesh as meshes
+from taming_jax.units import Codes, Images
+
+# Resizing filters overshoot [-1, 1] a little; 0..255 and other units do it by far.
+_LARGEST_VALUE = 2.0
+
+
+def load_vqgan(path, dtype=None, mesh=None, *, best: bool = False) -> "PretrainedVQGAN":
+    """Loads a tokenizer's averaged (EMA) weights.
+
+    Args:
+      path: a run's directory W, or its W/vqgan; gs:// too.
+      dtype: of activations and weights, e.g. "bfloat16"; None: as it was trained.
+        The codebook and the distances to it are float32 in any case.
+      mesh: a `jax.sharding.Mesh` with axes data, fsdp and tensor; None: one device.
+      best: the best checkpoint by the recipe's metric instead of the newest.
+
+    Raises:
+      ValueError: if there is no trained tokenizer.
+    """
+    directory = _stage_directory(path, "vqgan")
+    config = json.loads((directory / "config.json").read_text())["config"]
+    settings = dict(config["vqgan"]["model"])
+    if dtype is not None:
+        settings["dtype"] = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+    module = VQGAN(**settings)
+    step, variables = checkpoints.load_weights(directory, best=best)
+    if dtype is not None:
+        variables = _cast(variables, settings["dtype"])
+    places = None if mesh is None else meshes.state_shardings(variables, mesh)
+    variables = jax.device_put(variables, places)
+    return PretrainedVQGAN(
+        module, variables, config=config, directory=directory, step=step, mesh=mesh
+    )
+
+
+class PretrainedVQGAN:
+    """A tokenizer with its weights.
+
+    Attributes:
+      module: the Flax module, which neither checks nor clips.
+      params: its parameters.
+      config: the whole recipe that it was trained with.
+      directory: where it was found, W/vqgan.
+      step: of the checkpoint.
+      stride: pixels per code, in both directions.
+      codebook_size: codes are in [0, codebook_size).
+    """
+
+    def __init__(
+        self,
+        module: VQGAN,
+        variables: Mapping[str, Any],
+        *,
+        config: Mapping[str, Any],
+        directory: epath.Path,
+        step: int,
+        mesh: jax.sharding.Mesh | None = None,
+    ):
+        self.module, self.config = module, config
+        self.directory, self.step = directory, step
+        self.stride, self.codebook_size = module.stride, module.codebook_size
+        self._variables, self._mesh = variables, mesh
+
+        def encode(variables, images):
+            return module.apply(variables, images, train=False, method="encode").codes
+
+        def decode(variables, codes):
+            return jnp.clip(module.apply(variables, codes, method="decode"), -1.0, 1.0)
+
+        self._encode, self._decode = jax.jit(encode), jax.jit(decode)
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        return self._variables["params"]
+
+    def encode(self, images: Images) -> Codes:
+        """Images [B, H, W, C] in [-1, 1] -> codes [B, H // stride, W // stride].
+
+        Raises:
+          ValueError: for another dtype, range, rank, number of channels, or a size
+            below the stride.
+        """
+        _check_images(images)
+        return self._encode(self._variables, self._place(images))
+
+    def decode(self, codes: Codes) -> Images:
+        """Codes [B, h, w] -> images [B, h * stride, w * stride, C] in [-1, 1].
+
+        Raises:
+          ValueError: for what is no grid of this tokenizer's codes.
+        """
+        _check_codes(codes, self.codebook_size)
+        return self._decode(self._variables, self._place(codes))
+
+    def reconstruct(self, images: Images) -> Images:
+        """`decode(encode(images))`: as many whole codes as fit, from the top left."""
+        return self.decode(self.encode(images))
+
+    def _place(self, batch):
+        if self._mesh is None:
+            return jnp.asarray(batch)
+        shards = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        whole = len(batch) % shards == 0
+        place = meshes.batch_sharding if whole else meshes.replicated
+        return jax.device_put(batch, place(self._mesh))
+
+
+def _stage_directory(path, stage: str) -> epath.Path:
+    """W or W/stage -> W/stage, which has a config.json."""
+    given = epath.Path(path).expanduser().resolve()
+    directory = given if given.name == stage else given / stage
+    if (directory / "config.json").exists():
+        return directory
+    found = "it does not exist" if not given.exists() else "nothing was trained there"
+    raise ValueError(
+        f"no model at {str(path)!r}: {found}; give the directory of a run, W or "
+        f"W/{stage}, as train_{stage}.py leaves it"
+    )
+
+
+def _cast(variables, dtype):
+    """All but the quantizer to `dtype`: half a bit in its distances flips codes."""
+    params = {
+        part: arrays
+        if part == "quantizer"
+        else jax.tree.map(lambda array: array.astype(dtype), arrays)
+        for part, arrays in variables["params"].items()
+    }
+    return {**variables, "params": params}
+
+
+def _check_images(images) -> None:
+    """What the module cannot check: it runs compiled, on values not yet there."""
+    dtype = jnp.result_type(images)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"images are {dtype}; a tokenizer reads float32 in [-1, 1]; uint8 pictures "
+            "become that by taming_jax.units.from_uint8"
+        )
+    largest = float(jnp.max(jnp.abs(images), initial=0.0))
+    if not largest <= _LARGEST_VALUE:  # NaN is caught too
+        raise ValueError(
+            f"images reach {largest:g}; a tokenizer reads values in [-1, 1]; from "
+            "0..255 they come by images / 127.5 - 1"
+        )
+
+
+def _check_codes(codes, codebook_size: int) -> None:
+    shape, dtype = jnp.shape(codes), jnp.result_type(codes)
+    if not jnp.issubdtype(dtype, jnp.integer) or len(shape) != 3:
+        raise ValueError(
+            f"codes are {dtype} of shape {shape}; a tokenizer takes int32 [B, h, w], "
+            "what its encode gives; a single grid needs the batch's axis: codes[None]"
+        )
+    smallest, largest = int(jnp.min(codes)), int(jnp.max(codes))
+    if smallest < 0 or largest >= codebook_size:
+        raise ValueError(
+            f"codes reach from {smallest} to {largest}; this tokenizer has 0 to "
+            f"{codebook_size - 1}; decode with the tokenizer that made them"
+        )
