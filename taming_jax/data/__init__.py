@@ -9,7 +9,10 @@ import difflib
 import inspect
 from collections.abc import Mapping
 
+from taming_jax.data.decoding import read_image
 from taming_jax.data.embedded import open_scenes, open_shapes
+from taming_jax.data.folder import list_images, open_folder
+from taming_jax.data.imagenet import open_imagenet
 from taming_jax.data.pipeline import eval_batches, train_batches
 from taming_jax.data.source import BadRecords, Field, Source
 
@@ -19,11 +22,18 @@ __all__ = [
     "Field",
     "Source",
     "eval_batches",
+    "list_images",
     "open_source",
+    "read_image",
     "train_batches",
 ]
 
-DATASETS = {"shapes": open_shapes, "scenes": open_scenes}
+DATASETS = {
+    "shapes": open_shapes,
+    "scenes": open_scenes,
+    "folder": open_folder,
+    "imagenet": open_imagenet,
+}
 
 
 def open_source(data: Mapping, split: str) -> Source:

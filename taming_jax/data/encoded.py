@@ -1,0 +1,104 @@
+"""A source of encoded pictures, wherever they are stored.
+
+    index --store.fetch--> bytes, label --decode_square--> uint8 [S,S,3]
+
+Folders, lists and record files differ in their store alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from taming_jax.data.decoding import decode_square, reason
+from taming_jax.data.source import BadRecords, Field, UnreadableError
+
+CROPS = ("random", "center")
+
+
+class Store(Protocol):
+    """Encoded pictures by index.
+
+    Attributes:
+      class_names: what label i is called; empty if there are no labels.
+      identity: as `Source.identity`.
+    """
+
+    class_names: Sequence[str]
+    identity: Mapping[str, object]
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+
+    def name(self, index: int) -> str:
+        """What to call a picture when it cannot be read."""
+
+    def fetch(self, index: int) -> tuple[bytes, int]:
+        """The file's bytes and its label (-1 without labels); raises if it cannot."""
+
+
+class EncodedSource:
+    """Square pictures out of a store; a `Source`.
+
+    Args:
+      store: the pictures.
+      image_size: S, to which the shortest side is resized.
+      crop: in training, "random" or "center"; evaluation always takes the centre.
+      flip: whether training mirrors every other picture.
+      max_bad_share: more than this share of unreadable pictures stops a run.
+    """
+
+    chunk = 1
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        image_size: int,
+        crop: str,
+        flip: bool,
+        max_bad_share: float,
+    ):
+        if crop not in CROPS:
+            raise ValueError(
+                f"data.crop is {crop!r}; there are {', '.join(CROPS)}: choose one"
+            )
+        self._store, self._size = store, image_size
+        self._random, self._flip = crop == "random", flip
+        self.class_names = store.class_names
+        self.identity = store.identity
+        self.example_spec = {"image": Field("uint8", (image_size, image_size, 3))}
+        if self.class_names:
+            self.example_spec["label"] = Field("int32", ())
+        self.bad = BadRecords(len(store), max_bad_share)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def read(
+        self, indices: np.ndarray, draws: np.ndarray | None, keep: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """As `Source.read`."""
+        images, labels = [], []
+        for row, index in enumerate(indices):
+            try:
+                encoded, label = self._store.fetch(index)
+                if "image" in keep:
+                    view = self._view(None if draws is None else draws[row])
+                    images.append(decode_square(encoded, self._size, *view))
+            except Exception as error:
+                name = self._store.name(index)
+                raise UnreadableError(int(index), name, reason(error)) from error
+            labels.append(label)
+        batch = {"label": np.array(labels, np.int32)}
+        if images:
+            batch["image"] = np.stack(images)
+        return {name: batch[name] for name in keep}
+
+    def _view(self, chances: np.ndarray | None):
+        """Place and mirroring of a picture, as `decode_square` takes them."""
+        if chances is None:
+            return None, False
+        across, down, mirror = chances
+        place = (across, down) if self._random else None
+        return place, self._flip and mirror < 0.5
