@@ -1,0 +1,92 @@
+"""How objects of the embedded data look: hues, light, and layers of paint.
+
+    distance, distance nearer to the light --lit--> light, gleam
+    tones, pattern, light, gleam, coverage --paint--> colours --over--> picture
+
+Legend: n objects in windows of h x w pixels. Colours are integers in [0, 255]; light,
+pattern and coverage are int32 with 1 = ONE. No pixel has noise of its own.
+"""
+
+import numpy as np
+
+from taming_jax.data.rendering import ONE
+
+HUES = np.array(  # int32 [8, 2, RGB], two tones between which a texture runs
+    [
+        [(222, 52, 50), (255, 128, 110)],  # red
+        [(238, 122, 26), (255, 184, 88)],  # orange
+        [(240, 190, 34), (255, 232, 132)],  # yellow
+        [(60, 164, 76), (138, 216, 120)],  # green
+        [(20, 158, 162), (112, 216, 208)],  # teal
+        [(48, 102, 216), (120, 172, 252)],  # blue
+        [(128, 76, 198), (186, 144, 242)],  # violet
+        [(226, 78, 144), (255, 156, 194)],  # pink
+    ],
+    np.int32,
+)
+_RIM = np.float32(0.16)  # how far the bevel reaches inwards, in radii
+
+
+def rim(distance: np.ndarray) -> np.ndarray:
+    """1 on the outline (and outside), falling to 0 where the bevel ends: float32."""
+    return np.clip(1 + distance / _RIM, 0, 1)
+
+
+def lit(
+    distance: np.ndarray, toward: np.ndarray, step: np.ndarray | np.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """How a dome with a bevelled rim meets the light: int32 [n,h,w] each.
+
+    Args:
+      distance: to the outline, in radii, [n,h,w].
+      toward: the same a step nearer to the light, [n,h,w].
+      step: its length, in radii.
+
+    Returns:
+      light, about ONE; gleam, the share of white in [0, ONE / 4].
+    """
+    bevel = rim(distance)
+    facing = (toward - distance) / step  # -1 to 1, the slope towards the light
+    light = ONE * (1 + facing * (0.08 + 0.3 * bevel))
+    gleam = ONE / 2 * np.clip(facing * bevel - 0.45, 0, 0.5)
+    return light.astype(np.int32), gleam.astype(np.int32)
+
+
+def shadow(toward: np.ndarray) -> np.ndarray:
+    """The light that an object so far `toward` the light takes: int32 to ONE / 2."""
+    return (ONE / 2 * np.clip(0.5 - 3.5 * toward, 0, 1)).astype(np.int32)
+
+
+def paint(
+    tones: np.ndarray,
+    pattern: np.ndarray,
+    light: np.ndarray,
+    gleam: np.ndarray,
+    cover: np.ndarray,
+) -> np.ndarray:
+    """Objects' colours times coverage: tones int32 [n,2,3] -> int32 [n,3,h,w]."""
+    light = light * (ONE - gleam) * cover >> 8  # 16 bits
+    second = light * pattern >> 12  # 12 bits
+    first = (light >> 4) - second
+    colour = first[:, None] * tones[:, 0, :, None, None]
+    colour += second[:, None] * tones[:, 1, :, None, None]
+    colour += (gleam * cover * 255 >> 4)[:, None]
+    colour >>= 12
+    return colour
+
+
+def over(below: np.ndarray, above: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """What `paint` made, laid over colours [n,3,h,w]: int32 in [0, 255]."""
+    colour = below * (ONE - cover)[:, None]
+    colour >>= 8
+    colour += above
+    return np.minimum(colour, 255, out=colour)
+
+
+def finish(colours: np.ndarray) -> np.ndarray:
+    """[n,3,h,w] in [0, 255] -> uint8 [n,h,w,3]."""
+    n, channels, h, w = colours.shape
+    picture = np.empty((n, h, w, channels), np.uint8)
+    for channel in range(channels):
+        picture[..., channel] = colours[:, channel]
+    return picture
