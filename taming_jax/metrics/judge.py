@@ -1,0 +1,212 @@
+"""The judge: a small classifier of the data at hand, trained once and kept.
+
+labelled pictures -> a few hundred steps -> W/judge/{weights.npz, judge.json}
+
+It answers what pixels cannot: does a picture still show what it is of (accuracy),
+and do many pictures look like the data (the Fréchet distance of its features)? Both
+compare models of the same data with one another, and nothing else: the judge knows
+only this data, which is why its own held-out accuracy stands beside every figure.
+
+Pictures   uint8 [B, H, W, C]
+Labels     int32 [B]
+Features   float32 [B, D], of the last layer but one
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from flax import traverse_util
+
+from taming_jax import data
+from taming_jax.models.convolution import space_to_depth
+from taming_jax.training.workdir import write_json
+from taming_jax.units import Images, from_uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a judge is made. Enough for one object of a few dozen kinds."""
+
+    size: int = 64  # pixels: all pictures are scaled to this height and width
+    widths: tuple[int, ...] = (64, 128, 128)  # at a 4th, an 8th, a 16th of them
+    features: int = 128
+    steps: int = 400
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+
+
+class Network(nn.Module):
+    """Images -> (features, logits): patches, strided convolutions, two dense layers.
+
+    The first dense layer sees every place as itself. A mean over places would save
+    weights and cost ten times the steps.
+    """
+
+    classes: int
+    recipe: Recipe
+
+    @nn.compact
+    def __call__(self, images: Images) -> tuple[jax.Array, jax.Array]:
+        size = self.recipe.size
+        scaled = (len(images), size, size, images.shape[-1])
+        x = space_to_depth(jax.image.resize(images, scaled, "linear"), 4)
+        for level, width in enumerate(self.recipe.widths):
+            stride = 1 if level == 0 else 2
+            x = nn.Conv(width, (3, 3), strides=stride, use_bias=False)(x)
+            x = nn.relu(nn.GroupNorm(8)(x))
+        x = x.reshape(len(x), -1)  # [B, places * width]
+        features = nn.relu(nn.Dense(self.recipe.features)(x))
+        return features, nn.Dense(self.classes)(features)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """A trained network; `card` is what judge.json says about it."""
+
+    network: Network
+    params: Mapping[str, Any]
+    card: Mapping[str, Any]
+
+    def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures -> (features, predicted labels)."""
+        features, logits = _apply(self.network, self.params, pictures)
+        return np.asarray(features), np.argmax(logits, axis=-1).astype(np.int32)
+
+
+def judge_of(train, held_out, *, directory, seed=0, recipe=Recipe()) -> Judge:
+    """The judge kept in `directory`, or a new one if that is of other data.
+
+    Args:
+      train: the source that it learns from.
+      held_out: the source that its own accuracy is measured on.
+      directory: of its two files; made if it is not there.
+      seed: of the initial weights and of the order of the examples.
+      recipe: how a new one is made.
+
+    Raises:
+      ValueError: if the data have fewer than two classes.
+    """
+    classes = list(train.class_names)
+    if len(classes) < 2:
+        raise ValueError(
+            f"a judge tells classes apart and the data have {len(classes)}; put the "
+            "pictures into one directory per class"
+        )
+    identity = _as_read_back(
+        {
+            "train": train.identity,
+            "held_out": held_out.identity,
+            "shape": train.example_spec["image"].shape,
+            "recipe": dataclasses.asdict(recipe),
+            "seed": seed,
+        }
+    )
+    network = Network(len(classes), recipe)
+    kept = _load(network, Path(directory))
+    if kept is not None and kept.card["identity"] == identity:
+        return kept
+    judge = Judge(network, _train(network, train, seed), {})
+    accuracy, count = _accuracy(judge, held_out, recipe.batch_size)
+    card = {
+        "held_out_accuracy": accuracy,
+        "held_out_examples": count,
+        "classes": classes,
+        "identity": identity,
+    }
+    return _save(dataclasses.replace(judge, card=card), Path(directory))
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply(network, params, pictures):
+    return network.apply({"params": params}, from_uint8(pictures))
+
+
+def _train(network: Network, source, seed: int):
+    """AdamW with warm-up and cosine over batches of the source -> params."""
+    recipe = network.recipe
+    optimizer = optax.adamw(
+        optax.warmup_cosine_decay_schedule(
+            0.0, recipe.learning_rate, recipe.steps // 20, recipe.steps
+        ),
+        weight_decay=recipe.weight_decay,
+    )
+
+    def loss(params, batch):
+        _, logits = _apply(network, params, batch["image"])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        return losses.mean()
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, opt_state, batch):
+        updates, opt_state = optimizer.update(
+            jax.grad(loss)(params, batch), opt_state, params
+        )
+        return optax.apply_updates(params, updates), opt_state
+
+    size = min(recipe.batch_size, len(source))
+    keep = ("image", "label")
+    batches = data.train_batches(source, batch_size=size, seed=seed, keep=keep)
+    batch = next(batches)
+    init = jax.jit(lambda key: network.init(key, from_uint8(batch["image"]))["params"])
+    params = init(jax.random.key(seed))
+    opt_state = optimizer.init(params)
+    for _ in range(recipe.steps):
+        params, opt_state = step(params, opt_state, batch)
+        batch = next(batches)
+    return params
+
+
+def _accuracy(judge, source, batch_size) -> tuple[float, int]:
+    """The share of the source that is judged rightly, and its size."""
+    right = count = 0
+    for batch in data.eval_batches(
+        source, batch_size=batch_size, keep=("image", "label")
+    ):
+        _, predicted = judge(batch["image"])
+        right += int(np.sum((predicted == batch["label"]) & batch["mask"]))
+        count += int(np.sum(batch["mask"]))
+    return right / count, count
+
+
+def _save(judge: Judge, directory: Path) -> Judge:
+    """The digest in the card tells weights of an interrupted save from sound ones."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = directory / "weights.npz"
+    np.savez(weights, **traverse_util.flatten_dict(judge.params, sep="/"))
+    card = {**judge.card, "weights_sha256": _digest(weights.read_bytes())}
+    write_json(directory / "judge.json", card)
+    return dataclasses.replace(judge, card=card)
+
+
+def _load(network: Network, directory: Path) -> Judge | None:
+    """The judge in the directory; None if there is none, or not all of one."""
+    paths = directory / "judge.json", directory / "weights.npz"
+    if not all(path.exists() for path in paths):
+        return None
+    card, weights = (path.read_bytes() for path in paths)
+    card = json.loads(card)
+    if card["weights_sha256"] != _digest(weights):
+        return None
+    with np.load(io.BytesIO(weights)) as arrays:
+        params = traverse_util.unflatten_dict(dict(arrays), sep="/")
+    return Judge(network, params, card)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _as_read_back(mapping: Mapping) -> dict:
+    """What JSON makes of it: tuples become lists."""
+    return json.loads(json.dumps(mapping))
