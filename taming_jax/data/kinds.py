@@ -28,9 +28,9 @@ def distance(kind: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
     kind: int [n]; each run of equal ones costs one call.
     """
-    ends = [0, *np.flatnonzero(np.diff(kind)) + 1, len(kind)]
+    starts = np.flatnonzero(np.diff(kind, prepend=-1))
     result = np.empty_like(u)
-    for first, end in itertools.pairwise(ends):
+    for first, end in itertools.pairwise([*starts, len(kind)]):
         result[first:end] = _OUTLINES[kind[first]](u[first:end], v[first:end])
     return result
 
@@ -174,6 +174,5 @@ KINDS = {
     "arrow": Kind(_arrow, _ARROW),
 }
 POINTS = np.array([list(kind.points.values()) for kind in KINDS.values()], np.float32)
-FEET = POINTS[..., 1].max(axis=1)  # v of the lowest point, float32 [10]
 TURNS = np.array([kind.turns for kind in KINDS.values()])  # bool [10]
 _OUTLINES = [kind.outline for kind in KINDS.values()]

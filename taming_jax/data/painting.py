@@ -7,9 +7,11 @@ Legend: n objects in windows of h x w pixels. Colours are integers in [0, 255]; 
 pattern and coverage are int32 with 1 = ONE. No pixel has noise of its own.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
-from taming_jax.data.rendering import ONE
+from taming_jax.data.rendering import ONE, column
 
 HUES = np.array(  # int32 [8, 2, RGB], two tones between which a texture runs
     [
@@ -57,36 +59,34 @@ def shadow(toward: np.ndarray) -> np.ndarray:
     return (ONE / 2 * np.clip(0.5 - 3.5 * toward, 0, 1)).astype(np.int32)
 
 
+class Paint(NamedTuple):
+    """What of each tone, and of white, goes into each pixel: int32 [n,h,w], 12 bits."""
+
+    first: np.ndarray
+    second: np.ndarray
+    white: np.ndarray
+
+    def colour(self, tones: np.ndarray) -> np.ndarray:
+        """One channel: tones int32 [n,2] -> colour times coverage, int32 [n,h,w]."""
+        colour = self.first * column(tones[:, 0])
+        colour += self.second * column(tones[:, 1])
+        colour += self.white
+        colour >>= 12
+        return colour
+
+
 def paint(
-    tones: np.ndarray,
-    pattern: np.ndarray,
-    light: np.ndarray,
-    gleam: np.ndarray,
-    cover: np.ndarray,
-) -> np.ndarray:
-    """Objects' colours times coverage: tones int32 [n,2,3] -> int32 [n,3,h,w]."""
-    light = light * (ONE - gleam) * cover >> 8  # 16 bits
-    second = light * pattern >> 12  # 12 bits
-    first = (light >> 4) - second
-    colour = first[:, None] * tones[:, 0, :, None, None]
-    colour += second[:, None] * tones[:, 1, :, None, None]
-    colour += (gleam * cover * 255 >> 4)[:, None]
-    colour >>= 12
-    return colour
+    pattern: np.ndarray, light: np.ndarray, gleam: np.ndarray, cover: np.ndarray
+) -> Paint:
+    """Mixes what an object shows: each [n,h,w] in units of ONE."""
+    lit_cover = light * (ONE - gleam) * cover >> 8  # 16 bits
+    second = lit_cover * pattern >> 12
+    return Paint((lit_cover >> 4) - second, second, gleam * cover * 255 >> 4)
 
 
 def over(below: np.ndarray, above: np.ndarray, cover: np.ndarray) -> np.ndarray:
-    """What `paint` made, laid over colours [n,3,h,w]: int32 in [0, 255]."""
-    colour = below * (ONE - cover)[:, None]
+    """Colours times coverage, laid over others: int32 in [0, 255]."""
+    colour = below * (ONE - cover)
     colour >>= 8
     colour += above
     return np.minimum(colour, 255, out=colour)
-
-
-def finish(colours: np.ndarray) -> np.ndarray:
-    """[n,3,h,w] in [0, 255] -> uint8 [n,h,w,3]."""
-    n, channels, h, w = colours.shape
-    picture = np.empty((n, h, w, channels), np.uint8)
-    for channel in range(channels):
-        picture[..., channel] = colours[:, channel]
-    return picture

@@ -22,7 +22,7 @@ import numpy as np
 ONE = 256  # the fixed-point 1 of coverage, light and texture
 MIN_SIZE = 8
 POINTS = 5  # named points of an object
-_PIECE = 1 << 15  # pixels drawn together: fewer cost more calls, more leave the caches
+_PIECE = 3 << 14  # pixels: with fewer the calls cost more, with more the memory
 
 
 class Entry(NamedTuple):

@@ -78,9 +78,11 @@ def _picture(scene: Plan, size: int) -> np.ndarray:
         light, gleam = painting.lit(distance, toward, _STEP)
         cover = rendering.coverage(distance, objects.radius * np.float32(size / 2))
         pattern = where.cut(textures(size, _TILES), objects.texture)
-        paint = painting.paint(_tones(scene, objects), pattern, light, gleam, cover)
-        where.lay(canvas, objects.layers(), painting.over, paint, cover)
-    return painting.finish(canvas)
+        paint = painting.paint(pattern, light, gleam, cover)
+        tones = _tones(scene, objects)
+        above = np.stack([paint.colour(tones[..., c]) for c in range(3)], axis=1)
+        where.lay(canvas, objects.layers(), painting.over, above, cover[:, None])
+    return np.ascontiguousarray(np.moveaxis(canvas, 1, -1))
 
 
 def _backdrop(

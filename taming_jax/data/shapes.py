@@ -15,7 +15,7 @@ import numpy as np
 
 from taming_jax.data import kinds, painting, rendering
 from taming_jax.data.draws import Draws
-from taming_jax.data.painting import HUES, over, paint
+from taming_jax.data.painting import HUES
 from taming_jax.data.rendering import ONE, Pose, column
 from taming_jax.data.textures import TEXTURES, textures
 
@@ -133,11 +133,14 @@ def _picture(plan: _Plan, u, v, distance, cover) -> np.ndarray:
     toward = kinds.distance(plan.kind, u + du, v + dv)
     light, gleam = painting.lit(distance, toward, column(plan.height / plan.radius))
     pattern = textures(size, _TILES)[plan.texture]
-    above = paint(HUES[plan.hue], pattern, light, gleam, cover)
+    paint = painting.paint(pattern, light, gleam, cover)
     wall = _wall(right, up, size) * (ONE - painting.shadow(toward)) >> 8
-    wall = wall[:, None] * BACKDROPS[plan.backdrop][..., None, None]
-    wall >>= 8
-    return painting.finish(over(wall, above, cover))
+    picture = np.empty((*distance.shape, 3), np.uint8)
+    for channel in range(3):
+        below = wall * column(BACKDROPS[plan.backdrop, channel]) >> 8
+        above = paint.colour(HUES[plan.hue, :, channel])
+        picture[..., channel] = painting.over(below, above, cover)
+    return picture
 
 
 def _wall(right: np.ndarray, up: np.ndarray, size: int) -> np.ndarray:

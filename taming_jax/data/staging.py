@@ -46,6 +46,7 @@ class Objects(NamedTuple):
     nearness: np.ndarray
     x: np.ndarray
     y: np.ndarray
+    foot: np.ndarray  # y of the ground where it stands
     radius: np.ndarray
     turn: np.ndarray  # tangent of half the angle
     hue: np.ndarray
@@ -58,11 +59,6 @@ class Objects(NamedTuple):
     @property
     def pose(self) -> Pose:
         return Pose(self.x, self.y, self.radius, self.turn)
-
-    @property
-    def foot(self) -> np.ndarray:
-        """y of the place on the ground where an object stands."""
-        return self.y + self.radius * kinds.FEET[self.kind]
 
     def window(self, size: int) -> Window:
         """What holds each of n objects."""
@@ -134,16 +130,20 @@ def _objects(draws: Draws, indices, horizon, count) -> Objects:
     slot = np.where(place < count, draws.order("slot", OBJECTS), OBJECTS)
     slot = slot.argsort(axis=1, kind="stable").argsort(axis=1)  # present ones first
     x = (2 * (slot + own.uniform("x", 0.2, 0.8)) / count - 1).astype(np.float32)
+    x = x * (1 - kinds.REACH * radius)
     foot = horizon + nearness * (1 - horizon)
+    turn = own.uniform("turn", -0.05, 0.05) * kinds.TURNS[kind]  # 0.1 radians
+    _, below = Pose(x, np.zeros_like(x), radius, turn).place(kinds.POINTS[kind])
     return Objects(
         picture=picture,
         place=place,
         kind=kind,
         nearness=nearness,
-        x=x * (1 - kinds.REACH * radius),
-        y=foot - radius * kinds.FEET[kind],
+        x=x,
+        y=foot - below.max(axis=-1),
+        foot=foot,
         radius=radius,
-        turn=own.uniform("turn", -0.05, 0.05) * kinds.TURNS[kind],  # 0.1 radians
+        turn=turn,
         hue=draws.order("hue", len(HUES))[:, :OBJECTS],
         texture=own.choice("texture", len(TEXTURES)),
     )
