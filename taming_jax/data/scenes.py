@@ -99,9 +99,8 @@ def _backdrop(
     for channel in range(3):
         colours = SETTINGS[scene.setting, :, channel].astype(np.float32)
         rows = column(colours[:, 0]) * far + column(colours[:, 1]) * near  # [B,H,1]
-        canvas[:, channel] = (ONE * np.minimum(rows, 230)).astype(
-            np.int32
-        ) * light >> 20
+        rows = (ONE * np.minimum(rows, 230)).astype(np.int32)  # 230: room for glow
+        canvas[:, channel] = rows * light >> 20
     return canvas
 
 
@@ -176,11 +175,13 @@ def _ownership(
         setting = np.maximum((y - horizon) / (1 - horizon), wall)  # [B,H,1]
         objects = _of_owners(scene.objects.nearness, owners)
         yield "depth", 1 - np.where(owners > 0, objects, setting)
-    own = [owners == 1 + place for place in range(OBJECTS)]
+    places = range(1, 1 + OBJECTS)
     if "boxes" in keep:
-        yield "boxes", np.stack([rendering.extents(mask) for mask in own], axis=1)
+        boxes = [rendering.extents(owners == place) for place in places]
+        yield "boxes", np.stack(boxes, axis=1)
     if "box_classes" in keep:
-        in_sight = np.stack([mask.any(axis=(1, 2)) for mask in own], axis=1)
+        in_sight = [(owners == place).any(axis=(1, 2)) for place in places]
+        in_sight = np.stack(in_sight, axis=1)  # [B,N]
         yield "box_classes", np.where(in_sight, scene.objects.kind, -1)
 
 

@@ -8,7 +8,7 @@ its shadow falls. Ten indices in a row, from a multiple of ten on, show the ten 
 Legend: B pictures, n of them that are drawn together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -98,7 +98,9 @@ def _plan(seed: int, indices: np.ndarray) -> _Plan:
     )
 
 
-def _draw(plan: _Plan, size: int, keep: Sequence[str]):
+def _draw(
+    plan: _Plan, size: int, keep: Sequence[str]
+) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (key, values [n, ...]) for what is kept."""
     frame = plan.pose.frame()
     u, v = frame(*rendering.grid(size))
@@ -126,7 +128,7 @@ def _draw(plan: _Plan, size: int, keep: Sequence[str]):
 
 
 def _picture(plan: _Plan, u, v, distance, cover) -> np.ndarray:
-    """The object over the wall: uint8 [n,H,W,3]."""
+    """The object over the wall, from what is [n,H,W]: uint8 [n,H,W,3]."""
     size = distance.shape[-1]
     up, right = rendering.direction(plan.sun)
     du, dv = plan.pose.frame().along(right * plan.height, -up * plan.height)
