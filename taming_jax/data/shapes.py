@@ -44,7 +44,7 @@ def render(
       seed: names a stream; two streams have no picture in common.
       indices: int64 [B], positions in the stream, >= 0.
       size: H = W in pixels; the same picture at every size.
-      keep: what is wanted; nothing else is computed.
+      keep: what is wanted; nothing else is drawn.
 
     Raises:
       ValueError: for a key that `EXAMPLE` has not, or a size below 8.
