@@ -46,35 +46,11 @@ class Recipe:
     weight_decay: float = 1e-2
 
 
-class Network(nn.Module):
-    """Images -> (features, logits): patches, strided convolutions, two dense layers.
-
-    The first dense layer sees every place as itself. A mean over places would save
-    weights and cost ten times the steps.
-    """
-
-    classes: int
-    recipe: Recipe
-
-    @nn.compact
-    def __call__(self, images: Images) -> tuple[jax.Array, jax.Array]:
-        size = self.recipe.size
-        scaled = (len(images), size, size, images.shape[-1])
-        x = space_to_depth(jax.image.resize(images, scaled, "linear"), 4)
-        for level, width in enumerate(self.recipe.widths):
-            stride = 1 if level == 0 else 2
-            x = nn.Conv(width, (3, 3), strides=stride, use_bias=False)(x)
-            x = nn.relu(nn.GroupNorm(8)(x))
-        x = x.reshape(len(x), -1)  # [B, places * width]
-        features = nn.relu(nn.Dense(self.recipe.features)(x))
-        return features, nn.Dense(self.classes)(features)
-
-
 @dataclasses.dataclass(frozen=True)
 class Judge:
     """A trained network; `card` is what judge.json says about it."""
 
-    network: Network
+    network: "Network"
     params: Mapping[str, Any]
     card: Mapping[str, Any]
 
@@ -125,6 +101,30 @@ def judge_of(train, held_out, *, directory, seed=0, recipe=Recipe()) -> Judge:
         "identity": identity,
     }
     return _save(dataclasses.replace(judge, card=card), Path(directory))
+
+
+class Network(nn.Module):
+    """Images -> (features, logits): patches, strided convolutions, two dense layers.
+
+    The first dense layer sees every place for itself, which learns quickly: with a
+    mean over places instead, 200 steps on `shapes` gave .33 in place of .998.
+    """
+
+    classes: int
+    recipe: Recipe
+
+    @nn.compact
+    def __call__(self, images: Images) -> tuple[jax.Array, jax.Array]:
+        size = self.recipe.size
+        scaled = (len(images), size, size, images.shape[-1])
+        x = space_to_depth(jax.image.resize(images, scaled, "linear"), 4)
+        for level, width in enumerate(self.recipe.widths):
+            stride = 1 if level == 0 else 2
+            x = nn.Conv(width, (3, 3), strides=stride, use_bias=False)(x)
+            x = nn.relu(nn.GroupNorm(8)(x))
+        x = x.reshape(len(x), -1)  # [B, places * width]
+        features = nn.relu(nn.Dense(self.recipe.features)(x))
+        return features, nn.Dense(self.classes)(features)
 
 
 @partial(jax.jit, static_argnums=0)

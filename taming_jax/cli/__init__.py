@@ -1,0 +1,45 @@
+"""The verbs of `python -m taming_jax`, one module each.
+
+A verb's module has `add_arguments(parser)` and `run(args)`; its docstring is its
+help. What is heavy is imported by `run`, so that `--help` answers at once.
+"""
+
+import argparse
+import sys
+
+from taming_jax.cli import evaluate, reconstruct
+
+VERBS = {"reconstruct": reconstruct, "evaluate": evaluate}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a verb; 0, or 2 after one line on stderr that says what was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m taming_jax", description="Use and judge what was trained."
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for name, module in VERBS.items():
+        summary, _, details = module.__doc__.partition("\n")
+        verb = verbs.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=details,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except ModuleNotFoundError as error:
+        extra = "pip install 'taming_jax[train]'"
+        return _fail(f"this verb needs {error.name}, which is not installed: {extra}")
+    except (ValueError, ImportError, OSError) as error:
+        return _fail(str(error))
+    return 0
+
+
+def _fail(reason: str) -> int:
+    print("error:", " ".join(reason.split()), file=sys.stderr)
+    return 2
