@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from taming_jax.models.convolution import Conv
+from taming_jax.models.convolution import Conv, normal
 from taming_jax.models.fields import choose, strict
 from taming_jax.units import Images
 
@@ -41,7 +41,7 @@ class Discriminator(nn.Module):
             Conv,
             size=4,
             padding=((1, 1), (1, 1)),
-            kernel_init=nn.initializers.normal(0.02),
+            kernel_init=normal(0.02),
             dtype=self.dtype,
         )
         norm = NORMS[self.norm]
@@ -69,7 +69,7 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shape = x.shape[-1:]
-        scale = self.param("scale", _near_one, shape)
+        scale = self.param("scale", normal(0.02, mean=1.0), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         kept_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         kept_var = self.variable("batch_stats", "var", jnp.ones, shape)
@@ -123,10 +123,6 @@ def _moments(x):
     x = x.astype(jnp.float32)
     mean = x.mean((0, 1, 2))
     return mean, jnp.square(x - mean).mean((0, 1, 2))
-
-
-def _near_one(key, shape, dtype=jnp.float32):
-    return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
 NORMS = {"batch": BatchNorm, "act": ActNorm, "none": None}

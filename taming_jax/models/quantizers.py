@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from taming_jax.models.convolution import uniform
+from taming_jax.models.convolution import normal, uniform
 from taming_jax.models.fields import strict
 from taming_jax.models.schedules import ramp
 from taming_jax.units import Codes
@@ -70,8 +70,7 @@ class VQ(nn.Module):
 
     def setup(self):
         size = (self.codebook_size, self.dim)
-        spread = uniform(1 / self.codebook_size)
-        draw = nn.initializers.normal(1.0) if self.normalize else spread
+        draw = normal(1.0) if self.normalize else uniform(1 / self.codebook_size)
         self.embedding = self.param("embedding", draw, size)
         if self.is_mutable_collection("codebook"):  # nothing but training needs it
             self.usage = self.variable("codebook", "usage", jnp.zeros, size[:1])

@@ -1,0 +1,285 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import golden, nhwc
+from numpy.testing import assert_allclose, assert_array_equal
+
+from taming_jax.models.quantizers import (
+    QUANTIZERS,
+    VQ,
+    codebook_loss,
+    nearest,
+    reseed,
+    straight_through,
+    unit_length,
+)
+
+KEY = jax.random.key(0)
+FIELDS = {"vq": {"codebook_size": 32, "dim": 5}}
+
+
+def latents(*shape):
+    return jax.random.normal(jax.random.key(7), shape)
+
+
+# What every quantizer promises.
+
+
+@pytest.fixture(params=QUANTIZERS)
+def quantizer(request):
+    """Each quantizer in turn: the module and its variables."""
+    module = QUANTIZERS[request.param](**FIELDS[request.param])
+    z = latents(2, 3, 4, module.dim)
+    return module, jax.jit(partial(module.init, train=True, step=0))(KEY, z)
+
+
+def test_codes_are_a_grid_of_indices_into_the_codebook(quantizer):
+    module, variables = quantizer
+    codes = module.apply(variables, latents(2, 3, 4, 5), train=False, step=None).codes
+    assert codes.shape == (2, 3, 4)
+    assert codes.dtype == jnp.int32
+    assert ((codes >= 0) & (codes < module.codebook_size)).all()
+
+
+def test_codes_of_looked_up_vectors_are_the_codes(quantizer):
+    module, variables = quantizer
+    codes = jnp.arange(module.codebook_size).reshape(1, 1, -1)
+    vectors = module.apply(variables, codes, method="lookup")
+    again = module.apply(variables, vectors, train=False, step=None)
+    assert_array_equal(again.codes, codes)
+
+
+def test_what_is_decoded_in_evaluation_is_what_codes_stand_for(quantizer):
+    module, variables = quantizer
+    quantized = module.apply(variables, latents(1, 4, 4, 5), train=False, step=None)
+    vectors = module.apply(variables, quantized.codes, method="lookup")
+    # z + (q - z) rounds once more than q.
+    assert_allclose(quantized.z, vectors, rtol=0, atol=1e-6)
+
+
+def test_bfloat16_latents_are_quantized_in_float32(quantizer):
+    module, variables = quantizer
+    z = latents(1, 4, 4, 5).astype(jnp.bfloat16)
+    quantized = module.apply(variables, z, train=False, step=None)
+    exact = module.apply(variables, z.astype(jnp.float32), train=False, step=None)
+    jax.tree.map(assert_array_equal, quantized, exact)
+
+
+def test_by_default_an_update_leaves_the_codebook_as_it_is(quantizer):
+    module, variables = quantizer
+    params, _ = module.after_update(
+        variables["params"], variables["codebook"], latents(8, 5), step=9, key=KEY
+    )
+    jax.tree.map(assert_array_equal, params, variables["params"])
+
+
+# VQ against the original.
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("output", ["emb_loss", "grad_h", "grad_codebook"])
+def test_vq_loss_and_gradients_equal_the_originals(legacy, output):
+    case = golden("02_vqmodel")
+    table = case.weights["quantize.embedding.weight"]
+    module = VQ(*table.shape, legacy=legacy)
+
+    def loss(z, table):
+        variables = {"params": {"embedding": table}}
+        quantized = module.apply(variables, z, train=True)
+        probed = jnp.sum(quantized.z * nhwc(case.inputs["probe"]))
+        return quantized.loss + probed, quantized.loss
+
+    z = nhwc(case.outputs["prequant"])
+    (_, value), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(z, table)
+    ours = dict(
+        zip(("emb_loss", "grad_h", "grad_codebook"), (value, *gradients), strict=True)
+    )
+    theirs = case.outputs[f"legacy{legacy:d}_sane1/{output}"]
+    theirs = nhwc(theirs) if output == "grad_h" else theirs
+    tolerance = case.tolerance(f"legacy{legacy:d}_sane1/{output}")
+    assert_allclose(ours[output], theirs, **tolerance)
+
+
+# Arithmetic.
+
+
+def test_the_straight_through_gradient_is_that_of_the_latents():
+    z, q = latents(2, 4, 5)
+    probe = latents(4, 5)
+    gradient = jax.grad(lambda z: jnp.vdot(straight_through(z, q, 1.0), probe))(z)
+    assert_array_equal(gradient, probe)
+
+
+def test_no_gradient_of_the_decoder_reaches_the_codebook():
+    module = VQ(16, 5)
+    z = latents(1, 4, 4, 5)
+    params = module.init(KEY, z, train=False)["params"]
+
+    def decoded(params):
+        return module.apply({"params": params}, z, train=True).z.sum()
+
+    assert_array_equal(jax.grad(decoded)(params)["embedding"], np.zeros((16, 5)))
+
+
+def test_the_first_of_two_equally_near_codes_is_taken():
+    table = jnp.array([[5.0], [1.0], [1.0], [-1.0]])
+    assert_array_equal(nearest(jnp.array([[1.0], [0.0]]), table), [1, 1])
+
+
+def test_the_correct_loss_puts_beta_on_the_commitment():
+    z, q = jnp.array([0.0]), jnp.array([3.0])
+    pull = jax.grad(
+        lambda z, q: codebook_loss(z=z, q=q, beta=0.25, legacy=False), (0, 1)
+    )
+    assert_array_equal(jnp.concatenate(pull(z, q)), [-1.5, 6.0])
+
+
+def test_unit_length_of_zero_is_zero_with_a_finite_gradient():
+    value, pull = jax.vjp(unit_length, jnp.zeros(3))
+    assert_array_equal(value, np.zeros(3))
+    assert jnp.isfinite(pull(jnp.ones(3))[0]).all()
+
+
+def test_normalised_codes_do_not_depend_on_the_length_of_latents():
+    module = VQ(32, 5, normalize=True)
+    z = latents(1, 6, 6, 5)
+    variables = module.init(KEY, z, train=False)
+    quantized = module.apply(variables, z, train=False)
+    scaled = module.apply(variables, 100 * z, train=False)
+    assert_array_equal(quantized.codes, scaled.codes)
+
+
+def test_normalised_codes_stand_for_vectors_of_length_one():
+    module = VQ(32, 5, normalize=True)
+    variables = module.init(KEY, latents(1, 1, 1, 5), train=False)
+    vectors = module.apply(variables, jnp.arange(32), method="lookup")
+    assert_allclose(jnp.linalg.norm(vectors, axis=-1), 1, rtol=1e-6)
+
+
+# Soft start, counting and revival.
+
+SOFT = VQ(32, 5, start_step=10, blend_steps=4)
+REVIVING = VQ(32, 5, start_step=10, revive_every=5, revive_until=40)
+
+
+@pytest.fixture
+def variables():
+    return SOFT.init(KEY, latents(1, 1, 1, 5), train=False)
+
+
+@pytest.mark.parametrize(
+    ("step", "share"), [(0, 0), (9, 0), (10, 0.25), (12, 0.75), (13, 1), (99, 1)]
+)
+def test_quantization_is_blended_in(variables, step, share):
+    z = latents(1, 4, 4, 5)
+    apply = jax.jit(partial(SOFT.apply, train=True))
+    blended = apply(variables, z, step=jnp.int32(step))
+    quantized = SOFT.apply(variables, z, train=False)
+    assert_allclose(blended.z, z + share * (quantized.z - z), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("step", "counts"), [(9, False), (10, True)])
+def test_the_loss_counts_from_the_start_step(variables, step, counts):
+    quantized = SOFT.apply(variables, latents(1, 4, 4, 5), train=True, step=step)
+    assert (quantized.loss > 0) == counts
+
+
+def test_evaluation_quantizes_wholly_whatever_the_step(variables):
+    z = latents(1, 4, 4, 5)
+    early = SOFT.apply(variables, z, train=False, step=0)
+    assert_array_equal(early.z, SOFT.apply(variables, z, train=False, step=None).z)
+
+
+def test_training_counts_the_codes_that_are_drawn(variables):
+    apply = partial(SOFT.apply, train=True, step=0, mutable=["codebook"])
+    quantized, state = apply(variables, latents(2, 4, 4, 5))
+    _, state = apply(variables | state, latents(2, 4, 4, 5))
+    counts = np.bincount(quantized.codes.ravel(), minlength=32)
+    assert_array_equal(state["codebook"]["usage"], 2 * counts)
+
+
+def test_initialisation_counts_nothing():
+    variables = SOFT.init(KEY, latents(1, 4, 4, 5), train=True, step=0)
+    assert_array_equal(variables["codebook"]["usage"], np.zeros(32))
+
+
+def updated(module, variables, step, usage=0.0, compiled=False):
+    """Table and counts after the update of `step`, from the counts `usage`."""
+    update = partial(module.after_update, key=KEY)
+    codebook = {"usage": jnp.broadcast_to(jnp.asarray(usage, jnp.float32), (32,))}
+    given = variables["params"], codebook, latents(4, 4, 4, 5)
+    if compiled:
+        update, step = jax.jit(update), jnp.int32(step)
+    params, codebook = update(*given, step=step)
+    return params["embedding"], codebook["usage"]
+
+
+def changed(module, variables, step, usage=0.0):
+    """Which rows of the table the update of `step` replaces: bool [K]."""
+    table, _ = updated(module, variables, step, usage)
+    return (table != variables["params"]["embedding"]).any(-1)
+
+
+@pytest.mark.parametrize(("step", "filled"), [(8, False), (9, True), (10, False)])
+def test_the_table_is_filled_just_before_the_start_step(variables, step, filled):
+    assert_array_equal(changed(SOFT, variables, step), np.full(32, filled))
+
+
+def test_the_table_is_filled_with_different_latents_of_the_batch(variables):
+    table, _ = updated(SOFT, variables, step=9)
+    supply = {tuple(z) for z in np.asarray(latents(64, 5)).tolist()}
+    rows = {tuple(row) for row in np.asarray(table).tolist()}
+    assert len(rows & supply) == 32
+
+
+def test_fewer_latents_than_codes_still_fill_the_table():
+    table = reseed(jnp.zeros((32, 5)), jnp.array(True), latents(3, 5), KEY)
+    assert (table != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("step", "revived"),
+    [(13, False), (14, True), (15, False), (19, True), (39, True), (44, False)],
+)
+def test_idle_codes_are_revived_now_and_then_until_the_end(variables, step, revived):
+    usage = jnp.arange(32) % 2
+    idle = np.arange(32) % 2 == 0
+    assert_array_equal(changed(REVIVING, variables, step, usage), idle & revived)
+
+
+def test_counting_begins_anew_after_a_revival(variables):
+    _, usage = updated(REVIVING, variables, step=14, usage=3.0)
+    assert_array_equal(usage, np.zeros(32))
+
+
+@pytest.mark.parametrize("step", [9, 12, 14])
+def test_a_traced_step_updates_as_a_known_one(variables, step):
+    usage = jnp.arange(32) % 2
+    known = updated(REVIVING, variables, step, usage)
+    traced = updated(REVIVING, variables, step, usage, compiled=True)
+    jax.tree.map(assert_array_equal, traced, known)
+
+
+def test_every_revived_code_is_drawn_by_the_batch_it_came_from(variables):
+    z = 5 + latents(4, 4, 4, 5)  # far from everything in the table
+    usage = jnp.arange(32) % 2
+    params, _ = REVIVING.after_update(
+        variables["params"], {"usage": usage}, z, step=14, key=KEY
+    )
+    codes = REVIVING.apply({"params": params}, z, train=False).codes
+    assert set(range(0, 32, 2)) <= set(codes.ravel().tolist())
+
+
+@pytest.mark.devices(4)
+def test_revival_over_a_sharded_batch_equals_one_device(variables):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.P("data"))
+    update = jax.jit(partial(REVIVING.after_update, step=14, key=KEY))
+    z = latents(4, 4, 4, 5)
+    given = variables["params"], variables["codebook"]
+    jax.tree.map(
+        assert_array_equal, update(*given, jax.device_put(z, rows)), update(*given, z)
+    )
