@@ -45,10 +45,10 @@ class EmbeddedSource:
         return self._count
 
     def read(
-        self, indices: np.ndarray, draws: np.ndarray | None, keep: Sequence[str]
+        self, indices: np.ndarray, chances: np.ndarray | None, keep: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """As `Source.read`; `draws` are not used: a flip would be another picture."""
-        del draws
+        """As `Source.read`; nothing is left to chance that is not the picture's own."""
+        del chances
         return self._render(indices, self._size, tuple(keep))
 
     def _render(self, indices, size, keep) -> dict[str, np.ndarray]:

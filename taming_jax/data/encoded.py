@@ -76,7 +76,7 @@ class EncodedSource:
         return len(self._store)
 
     def read(
-        self, indices: np.ndarray, draws: np.ndarray | None, keep: Sequence[str]
+        self, indices: np.ndarray, chances: np.ndarray | None, keep: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """As `Source.read`."""
         images, labels = [], []
@@ -84,7 +84,7 @@ class EncodedSource:
             try:
                 encoded, label = self._store.fetch(index)
                 if "image" in keep:
-                    view = self._view(None if draws is None else draws[row])
+                    view = self._view(None if chances is None else chances[row])
                     images.append(decode_square(encoded, self._size, *view))
             except Exception as error:
                 name = self._store.name(index)

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -143,7 +143,7 @@ def _remote(path: epath.Path) -> bool:
 def _in_directory(root: epath.Path) -> Found:
     """All pictures below `root`; hidden files and directories are not looked at."""
     names = []
-    for folder, folders, files in root.walk() if _remote(root) else _walk(root):
+    for folder, folders, files in _walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = str(folder)[len(str(root)) :].strip("/")
         names += [
@@ -156,9 +156,9 @@ def _in_directory(root: epath.Path) -> Found:
     return Found(root, names, tuple(sorted({_top(n) for n in names if classed})))
 
 
-def _walk(root: epath.Path):
-    """Follows links, which epath does not: class directories often are links."""
-    return os.walk(root, followlinks=True)
+def _walk(root: epath.Path) -> Iterator[tuple]:
+    """As `os.walk`; links are followed, for class directories often are links."""
+    return iter(root.walk()) if _remote(root) else os.walk(root, followlinks=True)
 
 
 def _in_list(path: epath.Path, key: str) -> Found:
@@ -188,8 +188,8 @@ def _missing(paths: Sequence[str]) -> list[str]:
         wanted[path.rpartition("/")[0]].append(path)
     missing = []
     for directory, files in wanted.items():
-        folder = epath.Path(directory)
-        there = {entry.name for entry in folder.iterdir()} if folder.is_dir() else ()
+        _, folders, names = next(_walk(epath.Path(directory)), (None, [], []))
+        there = {*folders, *names}
         missing += [path for path in files if path.rpartition("/")[2] not in there]
     return missing
 

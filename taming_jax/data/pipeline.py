@@ -1,38 +1,24 @@
 """Batches from a source: in order, sharded, resumable, prefetched.
 
-    step --plan--> positions, indices --read (parallel)--> examples --batch--> prefetch
+    step --plan--> positions, indices, chances --read--> examples --stream--> batches
 
 Position p = step * batch_size + row counts examples over all processes. `order.Order`
-says which index is shown there, `order.draws` how it is cropped and flipped; process k
-of P reads rows [k B / P, (k + 1) B / P). Nothing has to be replayed to start at a step,
-and however many processes share a batch, it is the same batch.
-
-The work is done by numpy_functions under tf.data, which runs them in order on threads
-of its own, keeps a bounded number of batches ready, and never sees a GPU. TensorFlow is
-imported when the first batches are asked for.
+says which index is shown there, and `Draws(seed, p)` how it is cropped and flipped;
+process k of P reads rows [k B / P, (k + 1) B / P). Nothing has to be replayed to start
+at a step, and however many processes share a batch, it is the same batch.
 
 Legend: B global batch, L = B / P rows of this process, C rows read in one call.
 """
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from taming_jax.data.order import Order, draws
-from taming_jax.data.source import Field, Source, UnreadableError
-
-READY = 2  # batches kept waiting: one to hand over, one while a slow file is read
-PLANNED = (
-    32  # steps whose order is computed in one call, for little more than one costs
-)
-
-# A picture holds the interpreter's lock for about 0.2 ms: more threads would queue.
-MOST_THREADS = 16
-
-Batch = dict[str, np.ndarray]
-Batches = Iterator[Batch]
+from taming_jax.data.draws import Draws
+from taming_jax.data.order import Order
+from taming_jax.data.source import CHANCES, Field, Source, UnreadableError
+from taming_jax.data.stream import Batch, Batches, stream
 
 
 def train_batches(
@@ -78,14 +64,15 @@ def train_batches(
 
     def plan(steps):
         positions = steps[:, None] * batch_size + rows
-        return positions, order(positions)
+        draws = Draws(seed, positions)
+        chances = np.stack([draws.uniform(name, 0, 1) for name in CHANCES], axis=-1)
+        return positions, order(positions), chances
 
-    def read(positions, indices):
-        chances = draws(seed, positions, 3)
+    def read(positions, indices, chances):
         return _read_or_replace(source, order, positions, indices, chances, spec)
 
     steps = range(start_step, 2**62 // batch_size)
-    return _stream(plan, read, steps, len(rows), source.chunk, spec)
+    return stream(plan, read, steps, rows=len(rows), chunk=source.chunk, spec=spec)
 
 
 def eval_batches(
@@ -124,13 +111,13 @@ def eval_batches(
 
     def plan(steps):
         positions = steps[:, None] * batch_size + rows
-        return positions, np.where(positions < count, order(positions), -1)
+        return (np.where(positions < count, order(positions), -1),)
 
-    def read(positions, indices):
+    def read(indices):
         return _read_or_mask(source, indices, spec)
 
     steps = range(math.ceil(count / batch_size))
-    return _stream(plan, read, steps, len(rows), source.chunk, spec)
+    return stream(plan, read, steps, rows=len(rows), chunk=source.chunk, spec=spec)
 
 
 def _rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
@@ -204,99 +191,3 @@ def _read_or_mask(source: Source, indices: np.ndarray, spec) -> Batch:
         if mask.any():
             batch[name][mask] = read[name]
     return batch
-
-
-def _stream(
-    plan: Callable,
-    read: Callable,
-    steps: range,
-    rows: int,
-    chunk: int,
-    spec: Mapping[str, Field],
-) -> Batches:
-    """plan(steps [S]) -> two int64 [S, L], and read(two [C]), run by tf.data."""
-    tf = _tensorflow()
-    chunk = math.gcd(rows, chunk)
-    failures: list[Exception] = []
-
-    def planned(first):
-        return [array.reshape(-1, chunk) for array in plan(first + np.arange(PLANNED))]
-
-    def examples(positions, indices):
-        batch = read(positions, indices)
-        return [batch[name] for name in spec]
-
-    def call(function, inputs, dtypes):
-        return tf.numpy_function(_kept_failure(function, failures), inputs, dtypes)
-
-    dtypes = [tf.as_dtype(field.dtype) for field in spec.values()]
-    threads = _threads()
-    dataset = tf.data.Dataset.range(steps.start, steps.stop, PLANNED)
-    dataset = dataset.map(lambda first: tuple(call(planned, [first], [tf.int64] * 2)))
-    dataset = dataset.unbatch().take(len(steps) * rows // chunk)
-    dataset = dataset.map(
-        lambda *chosen: tuple(call(examples, chosen, dtypes)),
-        num_parallel_calls=threads,
-        deterministic=True,
-    )
-    dataset = dataset.batch(rows // chunk, drop_remainder=True).prefetch(READY)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # it trades memory for speed unasked
-    options.threading.private_threadpool_size = threads
-    options.threading.max_intra_op_parallelism = 1
-    iterator = dataset.with_options(options).as_numpy_iterator()
-    return _unstacked(iterator, rows, spec, failures)
-
-
-def _unstacked(iterator, rows, spec, failures) -> Batches:
-    """[L / C, C, ...] -> [L, ...]; an error in a reader is raised as what it was."""
-    while True:
-        try:
-            arrays = next(iterator, None)
-        except Exception:
-            if failures:
-                raise failures[0] from None
-            raise
-        if arrays is None:
-            return
-        yield {
-            name: array.reshape(rows, *field.shape)
-            for (name, field), array in zip(spec.items(), arrays, strict=True)
-        }
-
-
-def _kept_failure(function: Callable, failures: list[Exception]) -> Callable:
-    """Keeps what the function raises, which TensorFlow would turn into a string."""
-
-    def watched(*arguments):
-        try:
-            return function(*arguments)
-        except Exception as error:
-            failures.append(error)
-            raise
-
-    return watched
-
-
-def _threads() -> int:
-    """Half of the cores that this process may use: the others are for training."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return min(MOST_THREADS, max(1, cores // 2))
-
-
-def _tensorflow():
-    """TensorFlow, kept off the accelerators: their memory belongs to training."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ImportError(
-            "batches are read with TensorFlow, which is not installed: "
-            "pip install 'taming_jax[train]'"
-        ) from error
-    for kind in ("GPU", "TPU"):
-        tf.config.set_visible_devices([], kind)
-    return tf

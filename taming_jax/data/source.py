@@ -21,6 +21,10 @@ LOG = logging.getLogger(__name__)
 # The share of bad records is taken of at least so many, or one early would stop a run.
 WINDOW = 1_000
 
+# What is drawn for each example of training: where along the longer side a crop lies
+# and whether it is mirrored.
+CHANCES = ("across", "down", "mirror")
+
 
 class Field(NamedTuple):
     """One entry of an example: a numpy dtype's name and the shape without a batch."""
@@ -51,14 +55,14 @@ class Source(Protocol):
         """The number of examples; indices run below it."""
 
     def read(
-        self, indices: np.ndarray, draws: np.ndarray | None, keep: Sequence[str]
+        self, indices: np.ndarray, chances: np.ndarray | None, keep: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """The examples at `indices`, in that order; called by several threads at once.
 
         Args:
           indices: int64 [C], each in [0, len(self)).
-          draws: float64 [C, 3] in [0, 1), which decide crops (across, down) and the
-            flip where the configuration asks for them; None reads without chance.
+          chances: float32 [C, 3] in [0, 1), one of each of `CHANCES`, for what the
+            configuration leaves to chance; None reads without.
           keep: names out of `example_spec`; nothing else is computed or returned.
 
         Raises:

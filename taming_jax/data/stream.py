@@ -1,0 +1,145 @@
+"""Runs Python readers under tf.data: in order, in parallel, ahead of the consumer.
+
+    step --plan--> what to read [C, ...] --read, in parallel--> [C, ...]
+        --batch, prefetch--> [L / C, C, ...] --> {name: array [L, ...]}
+
+tf.data brings its order, its threads and its bound on what is kept ready; the work
+itself is Python (numpy and Pillow, which let go of the interpreter's lock). TensorFlow
+is imported when the first batches are asked for, and never sees an accelerator.
+
+Legend: S steps planned in one call, L rows of a batch, C rows read in one call.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from taming_jax.data.source import Field
+
+READY = 2  # batches kept waiting: one to hand over, one while a slow file is read
+PLANNED = 32  # steps that one call plans, for little more than a single one costs
+
+# A picture holds the interpreter's lock for about 0.2 ms: more threads would queue.
+MOST_THREADS = 16
+
+Batch = dict[str, np.ndarray]
+Batches = Iterator[Batch]
+
+
+def stream(
+    plan: Callable,
+    read: Callable,
+    steps: range,
+    *,
+    rows: int,
+    chunk: int,
+    spec: Mapping[str, Field],
+) -> Batches:
+    """The batches of all `steps`, read ahead of whoever takes them.
+
+    Args:
+      plan: int64 steps [S] -> a tuple of arrays [S, L, ...], what to read.
+      read: these arrays, as [C, ...] -> the fields of `spec` by name, [C, ...] each;
+        called by several threads at once.
+      steps: which batches there are.
+      rows: L.
+      chunk: C at most; it is made to divide L.
+      spec: the fields of an example.
+
+    Raises:
+      Exception: while iterating, what `plan` or `read` raised.
+    """
+    tf = _tensorflow()
+    chunk = math.gcd(rows, chunk)
+    failures: list[Exception] = []
+
+    def planned(first):
+        arrays = plan(first + np.arange(PLANNED))
+        return [array.reshape(-1, chunk, *array.shape[2:]) for array in arrays]
+
+    def examples(*chosen):
+        batch = read(*chosen)
+        return [batch[name] for name in spec]
+
+    def called(function, dtypes):
+        watched = _kept_failure(function, failures)
+        return lambda *inputs: tuple(tf.numpy_function(watched, inputs, dtypes))
+
+    of_plan = [array.dtype for array in plan(np.arange(1))]
+    of_example = [field.dtype for field in spec.values()]
+    dataset = tf.data.Dataset.range(steps.start, steps.stop, PLANNED)
+    dataset = dataset.map(called(planned, of_plan)).unbatch()
+    dataset = dataset.take(len(steps) * rows // chunk)
+    dataset = dataset.map(
+        called(examples, of_example),
+        num_parallel_calls=worker_threads(),
+        deterministic=True,
+    )
+    dataset = dataset.batch(rows // chunk, drop_remainder=True).prefetch(READY)
+    iterator = dataset.with_options(_options(tf)).as_numpy_iterator()
+    return _unstacked(iterator, rows, spec, failures)
+
+
+def worker_threads() -> int:
+    """Half of the cores that this process may use: the others are for training."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return min(MOST_THREADS, max(1, cores // 2))
+
+
+def _options(tf):
+    """Threads of its own, as many as there are readers, and no more memory unasked."""
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = worker_threads()
+    options.threading.max_intra_op_parallelism = 1
+    options.autotune.enabled = False
+    return options
+
+
+def _unstacked(iterator, rows, spec, failures) -> Batches:
+    """[L / C, C, ...] -> [L, ...]; an error in a reader is raised as what it was."""
+    while True:
+        try:
+            arrays = next(iterator, None)
+        except Exception:
+            if failures:
+                raise failures[0] from None
+            raise
+        if arrays is None:
+            return
+        yield {
+            name: array.reshape(rows, *field.shape)
+            for (name, field), array in zip(spec.items(), arrays, strict=True)
+        }
+
+
+def _kept_failure(function: Callable, failures: list[Exception]) -> Callable:
+    """Keeps what the function raises, which TensorFlow would turn into a string."""
+
+    def watched(*arguments):
+        try:
+            return function(*arguments)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    return watched
+
+
+def _tensorflow():
+    """TensorFlow, kept off the accelerators: their memory belongs to training."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ImportError(
+            "batches are read with TensorFlow, which is not installed: "
+            "pip install 'taming_jax[train]'"
+        ) from error
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    return tf
