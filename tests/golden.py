@@ -1,15 +1,17 @@
-"""Reference data: what the original PyTorch implementation computed, file by file.
+"""Reference data: what the original implementation computed, file by file.
 
     case = golden("01_encoder")
     case.config                      the original's class and arguments
     case.inputs["square"]            torch's layout; nhwc(...) makes it ours
     case.outputs["square"]           likewise
+    case.exact["square"]             the same in float64, where there is one
     case.variables(ENCODER)          its weights in our tree, by a table of names
-    case.tolerance("square")         {"rtol": 0, "atol": ...}, from float32 against float64
+    case.tolerance("square")         {"rtol": 0, "atol": ...}
 
-The files in tests/golden hold random weights on a coarse grid, inputs, and results in
-float32 on a CPU; index.json says of each what it holds and how far float32 and float64
-were apart. Tolerances are eight times that, at least 2e-6 of the largest magnitude.
+The original is the PyTorch code of https://github.com/CompVis/taming-transformers, run
+in float32 on a CPU with random weights on a coarse grid; index.json says of each file
+what it holds and how far float32 and float64 were apart. Tolerances are eight times
+that, at least 2e-6 of the largest magnitude.
 """
 
 import json
@@ -30,6 +32,7 @@ class Golden:
     config: dict
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
+    exact: dict[str, np.ndarray]
     weights: dict[str, np.ndarray]
     deviations: dict[str, dict]
 
@@ -57,7 +60,7 @@ def golden(name: str) -> Golden:
             }
 
         config = json.loads(str(arrays["config"]))
-        parts = under("in/"), under("out/"), under("sd/")
+        parts = under("in/"), under("out/"), under("out64/"), under("sd/")
     return Golden(config, *parts, deviations=entry["float32_vs_float64"])
 
 

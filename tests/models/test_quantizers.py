@@ -7,12 +7,12 @@ import pytest
 from golden import golden, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
 
+from taming_jax.models.codebook import reseed
 from taming_jax.models.quantizers import (
     QUANTIZERS,
     VQ,
     codebook_loss,
     nearest,
-    reseed,
     straight_through,
     unit_length,
 )
@@ -236,7 +236,7 @@ def test_the_table_is_filled_with_different_latents_of_the_batch(variables):
 
 
 def test_fewer_latents_than_codes_still_fill_the_table():
-    table = reseed(jnp.zeros((32, 5)), jnp.array(True), latents(3, 5), KEY)
+    table = reseed(jnp.zeros((32, 5)), jnp.ones(32, bool), latents(3, 5), KEY)
     assert (table != 0).all()
 
 

@@ -29,13 +29,23 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def original():
-    """Golden 02 and a function that calls our model, with its weights, by method."""
+    """Golden 02, our model with its weights as a function of a method and its input."""
     case = golden("02_vqmodel")
     model = VQGAN(**vqgan_fields(case.config["params"]))
     variables = {"params": case.variables(GENERATOR)}
-    return case, lambda method, x: jax.jit(partial(model.apply, method=method))(
-        variables, x
-    )
+
+    @partial(jax.jit, static_argnums=0)
+    def call(method, x):
+        return model.apply(variables, x, method=method)
+
+    return case, call
+
+
+@pytest.fixture(scope="module")
+def encoded(original):
+    """Golden 02 and what our model makes of its images."""
+    case, call = original
+    return case, call("encode", nhwc(case.inputs["x"]))
 
 
 @pytest.fixture(scope="module")
@@ -46,25 +56,21 @@ def tiny():
     return model, jax.jit(init)(jax.random.key(0))
 
 
-def test_codes_equal_the_originals(original):
-    case, call = original
-    quantized = call("encode", nhwc(case.inputs["x"]))
+def test_codes_equal_the_originals(encoded):
+    case, quantized = encoded
     assert_array_equal(quantized.codes.ravel(), case.outputs["indices"])
 
 
-def test_latents_equal_the_originals(original):
-    case, call = original
-    quantized = call("encode", nhwc(case.inputs["x"]))
+def test_latents_equal_the_originals(encoded):
+    case, quantized = encoded
     expected = nhwc(case.outputs["prequant"])
     assert_allclose(quantized.latents, expected, **case.tolerance("prequant"))
 
 
-def test_quantizer_loss_equals_the_originals(original):
-    case, call = original
-    loss = call("encode", nhwc(case.inputs["x"])).loss
-    assert_allclose(
-        loss, case.outputs["emb_loss_legacy"], **case.tolerance("emb_loss_legacy")
-    )
+def test_quantizer_loss_equals_the_originals(encoded):
+    case, quantized = encoded
+    expected = case.outputs["emb_loss_legacy"]
+    assert_allclose(quantized.loss, expected, **case.tolerance("emb_loss_legacy"))
 
 
 def test_images_from_latents_equal_the_originals(original):
@@ -82,10 +88,8 @@ def test_images_from_codes_equal_the_originals(original):
 
 
 def test_reconstructions_equal_the_originals(original):
-    case, _ = original
-    model = VQGAN(**vqgan_fields(case.config["params"]))
-    apply = jax.jit(partial(model.apply, train=False))
-    images, _ = apply({"params": case.variables(GENERATOR)}, nhwc(case.inputs["x"]))
+    case, call = original
+    images, _ = call(partial(VQGAN.__call__, train=False), nhwc(case.inputs["x"]))
     expected = nhwc(case.outputs["reconstruction"])
     assert_allclose(images, expected, **case.tolerance("reconstruction"))
 

@@ -1,0 +1,116 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import golden, nhwc, vqgan_fields
+from numpy.testing import assert_allclose
+
+from taming_jax.interop.names import PERCEPTUAL, VQ_MODEL
+from taming_jax.models.perceptual import (
+    SCALE,
+    SHIFT,
+    differences,
+    features,
+    lpips,
+    weigh,
+)
+from taming_jax.models.vqgan import VQGAN
+
+
+@pytest.fixture(scope="module")
+def original():
+    """Golden 07 (a VGG16 of an eighth of the width) and its weights in our tree."""
+    case = golden("07_lpips")
+    return case, case.variables(PERCEPTUAL)
+
+
+def images(case, *names):
+    """The recorded images, recoloured so that ours sees what the original saw.
+
+    Its colour constants are random like all of golden 07's weights; ours are fixed
+    (and equal to those of golden 08).
+    """
+    shift, scale = (
+        case.weights[f"scaling_layer.{name}"].ravel() for name in ("shift", "scale")
+    )
+    inputs = [nhwc(case.inputs[name]) for name in names]
+    return [(x - shift) / scale * np.float32(SCALE) + np.float32(SHIFT) for x in inputs]
+
+
+def test_distances_equal_the_originals(original):
+    case, params = original
+    distances = jax.jit(lpips)(params, *images(case, "x", "y"))
+    expected = case.outputs["value"].ravel()
+    assert_allclose(distances, expected, **case.tolerance("value"))
+
+
+def test_grey_pictures_have_the_originals_distances(original):
+    case, params = original
+    distances = jax.jit(lpips)(params, *images(case, "gray1", "gray2"))
+    expected = case.outputs["value_gray"].ravel()
+    assert_allclose(distances, expected, **case.tolerance("value_gray"))
+
+
+@pytest.mark.parametrize("stage", range(5))
+def test_features_equal_the_originals(original, stage):
+    case, params = original
+    (x,) = images(case, "x")
+    ours = jax.jit(features)(params, x)[stage][:1]
+    if stage < 2:  # recorded at every other place
+        ours = ours[:, ::2, ::2]
+    name = f"feat_x/{stage}"
+    assert_allclose(ours, nhwc(case.outputs[name]), **case.tolerance(name))
+
+
+@pytest.mark.parametrize("stage", range(5))
+def test_differences_of_directions_equal_the_originals(original, stage):
+    case, params = original
+    ours = jax.jit(differences)(params, *images(case, "x", "y"))[stage][:1]
+    name = f"diff/{stage}"
+    assert_allclose(ours, nhwc(case.outputs[name]), **case.tolerance(name))
+
+
+def test_the_gradient_equals_the_originals(original):
+    case, params = original
+    x, y = images(case, "x", "y")
+    gradient = jax.jit(jax.grad(lambda y: lpips(params, x, y).mean()))(y)
+    scale = case.weights["scaling_layer.scale"].ravel()
+    ours = gradient * np.float32(SCALE) / scale  # by the recorded colours
+    # Its float32 fell on another side of a kink than its float64; so may ours.
+    difference = case.deviations["grad_y"]["max_abs_diff_f32_f64"]
+    assert_allclose(ours, nhwc(case.exact["grad_y"]), rtol=0, atol=difference)
+
+
+def test_a_picture_is_at_no_distance_from_itself(original):
+    case, params = original
+    (x,) = images(case, "x")
+    assert_allclose(jax.jit(lpips)(params, x, x), 0, atol=1e-9)
+
+
+def test_dropping_out_features_equals_the_original():
+    """Its heads drop half of the features in training; ours weigh what they get."""
+    case = golden("08_vqlpips_training")
+    weights = case.variables(VQ_MODEL)
+    model = VQGAN(**vqgan_fields(case.config["params"]))
+    x = case.inputs["x"][0]
+
+    @jax.jit
+    def perceptual_loss(weights):
+        x_hat, _ = model.apply({"params": weights["generator"]}, x, train=False)
+        stages = differences(weights["perceptual"], x, x_hat)
+        masks = [nhwc(case.inputs[f"lpips_keep_mask_{i}"]) for i in range(5)]
+        kept = [2.0 * mask * stage for mask, stage in zip(masks, stages, strict=True)]
+        return weigh(weights["perceptual"], kept).mean()
+
+    name = "lpips_dropout/opt0/log/train/p_loss"
+    assert_allclose(
+        perceptual_loss(weights), case.outputs[name], **case.tolerance(name)
+    )
+
+
+def test_features_that_are_all_zero_have_finite_gradients(original):
+    _, params = original
+    dark = {"vgg": jax.tree.map(lambda leaf: -abs(leaf), params["vgg"])}
+    x = jnp.ones((1, 16, 16, 3))
+    gradient = jax.jit(jax.grad(lambda y: lpips(params | dark, x, y).sum()))(x)
+    assert np.isfinite(gradient).all()

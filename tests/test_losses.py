@@ -1,0 +1,152 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import golden, nhwc
+from numpy.testing import assert_allclose, assert_array_equal
+
+from taming_jax import losses
+from taming_jax.interop.names import (
+    DISCRIMINATOR,
+    DISCRIMINATOR_ACTNORM,
+    PERCEPTUAL,
+)
+from taming_jax.models.discriminator import Discriminator
+from taming_jax.models.perceptual import lpips
+
+VARIANTS = golden("08_loss_variants").config["variants"]
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request):
+    """One variant of golden 08's loss: its name, data, and our terms of it."""
+    case = golden("08_loss_variants")
+    return request.param, case, terms(request.param, case)
+
+
+def terms(name, case):
+    """Every term of the generator's loss, and its gradient at the last kernel."""
+    fields = VARIANTS[name]
+    act, conditional = fields.get("use_actnorm"), fields.get("disc_conditional")
+    net = Discriminator(
+        channels=fields["disc_ndf"],
+        layers=fields["disc_num_layers"],
+        norm="act" if act else "batch",
+    )
+    table = DISCRIMINATOR_ACTNORM if act else DISCRIMINATOR
+    variables = case.variables(table, f"{name}/discriminator.")
+    for layer, stats in variables["batch_stats"].items() if act else ():
+        zeros = jnp.zeros_like(variables["params"][layer]["loc"])
+        stats.update(loc=zeros, scale=zeros, seen=jnp.zeros((), bool))
+    perceptual = case.variables(PERCEPTUAL, "perceptual_loss/")
+    x, cond = nhwc(case.inputs["x"]), nhwc(case.inputs["cond"])
+
+    def look(variables, images):
+        if conditional:
+            images = jnp.concatenate([images, cond], axis=-1)
+        return net.apply(variables, images, train=True, mutable=["batch_stats"])
+
+    def nll(kernel):
+        x_hat = reconstruct(case, kernel)
+        distance = lpips(perceptual, x, x_hat).mean()
+        weight = fields.get("perceptual_weight", 1.0)
+        return losses.l1_loss(x=x, x_hat=x_hat) + weight * distance
+
+    def adversarial(kernel):
+        return losses.generator_loss(look(variables, reconstruct(case, kernel))[0])
+
+    def disc_loss(kernel):
+        kind = losses.DISCRIMINATOR_LOSSES[fields.get("disc_loss", "hinge")]
+        x_hat = reconstruct(case, kernel)
+        _, after = look(variables, x_hat)  # the generator's half came first
+        real, after = look(variables | after, x)
+        return kind(real=real, fake=look(variables | after, x_hat)[0])
+
+    kernel = case.inputs["last_layer"].transpose(2, 3, 1, 0)
+    nll, nll_gradient = jax.jit(jax.value_and_grad(nll))(kernel)
+    g, g_gradient = jax.jit(jax.value_and_grad(adversarial))(kernel)
+    weight = losses.adaptive_weight(
+        nll_gradient=nll_gradient, adversarial_gradient=g_gradient
+    )
+    weight = weight * fields.get("disc_weight", 1.0)
+    share = weight * fields.get("disc_factor", 1.0)
+    codebook = fields.get("codebook_weight", 1.0) * case.inputs["qloss"].mean()
+    return {
+        "nll_loss": nll,
+        "g_loss": g,
+        "d_weight": weight,
+        "disc_loss": fields.get("disc_factor", 1.0) * jax.jit(disc_loss)(kernel),
+        "total_loss": nll + share * g + codebook,
+        "grad_last_layer": (nll_gradient + share * g_gradient).transpose(3, 2, 0, 1),
+    }
+
+
+def reconstruct(case, kernel):
+    """What golden 08 takes for a decoder: tanh of a 3 x 3 convolution."""
+    layout = ("NHWC", "HWIO", "NHWC")
+    features = nhwc(case.inputs["features"])
+    x = jax.lax.conv_general_dilated(
+        features, kernel, (1, 1), "SAME", dimension_numbers=layout
+    )
+    return jnp.tanh(x)
+
+
+@pytest.mark.parametrize("term", ["nll_loss", "g_loss", "d_weight", "total_loss"])
+def test_generator_terms_equal_the_originals(variant, term):
+    name, case, ours = variant
+    key = f"{name}/at/opt0/log/train/{term}"
+    assert_allclose(ours[term], case.outputs[key], **case.tolerance(key))
+
+
+def test_the_weighted_gradient_at_the_last_kernel_equals_the_originals(variant):
+    name, case, ours = variant
+    key = f"{name}/at/opt0/grad_last_layer"
+    assert_allclose(ours["grad_last_layer"], case.outputs[key], **case.tolerance(key))
+
+
+def test_the_discriminators_loss_equals_the_originals(variant):
+    name, case, ours = variant
+    key = f"{name}/at/opt1/log/train/disc_loss"
+    assert_allclose(ours["disc_loss"], case.outputs[key], **case.tolerance(key))
+
+
+def test_the_difference_loss_is_blind_to_a_constant_error():
+    x = jax.random.normal(jax.random.key(0), (1, 4, 5, 3))
+    assert_allclose(losses.difference_loss(x=x, x_hat=x + 0.5), 0, atol=1e-6)
+
+
+def test_the_difference_loss_sums_edges_across_and_down():
+    x = np.zeros((1, 3, 3, 1))
+    x_hat = x.copy()
+    x_hat[0, 1, 1, 0] = 1.0  # a dot has two edges in each direction
+    assert_allclose(losses.difference_loss(x=x, x_hat=x_hat), 2 * 2 / 6)
+
+
+def test_the_squared_loss_is_a_mean_of_squares():
+    x, x_hat = jnp.zeros((1, 2, 2, 1)), jnp.full((1, 2, 2, 1), 3.0)
+    assert losses.l2_loss(x=x, x_hat=x_hat) == 9.0
+
+
+def test_the_adaptive_weight_is_capped_where_the_adversary_is_silent():
+    weight = losses.adaptive_weight(
+        nll_gradient=jnp.full(3, 7.0), adversarial_gradient=jnp.zeros(3)
+    )
+    assert weight == 1e4
+
+
+def test_the_adaptive_weight_of_no_gradients_is_zero():
+    zeros = jnp.zeros(3)
+    assert losses.adaptive_weight(nll_gradient=zeros, adversarial_gradient=zeros) == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"),
+    [
+        (2, 0, [0, 0, 1, 1, 1, 1]),
+        (2, 2, [0, 0, 0.5, 1, 1, 1]),
+        (0, 4, [0.25, 0.5, 0.75, 1, 1, 1]),
+    ],
+)
+def test_the_ramp_rises_from_its_first_step_on(start, length, expected):
+    steps = jnp.arange(6)
+    assert_array_equal(losses.ramp(steps, start=start, length=length), expected)
