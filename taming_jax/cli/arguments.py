@@ -8,7 +8,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", metavar="W", help="the directory of a run")
     model.add_argument("--model", metavar="DIR", help="the directory of a model")
-    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="of all that is drawn at random",
+    )
     parser.add_argument(
         "--batch_size",
         type=positive,

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         samples=args.samples,
         judge=_judge(train, held_out, vqgan.directory.parent / "judge", args.seed),
-        perceptual_params=_perceptual(vqgan.config["vqgan"]["perceptual_weights"]),
+        perceptual_params=_perceptual(vqgan.config["vqgan"].get("perceptual_weights")),
     )
     about = {"stage": args.stage, "step": vqgan.step, "data": held_out.identity}
     write_json(vqgan.directory / "evaluation.json", {**about, **figures})
@@ -59,7 +59,7 @@ def _judge(train, held_out, directory, seed: int):
     if len(train.class_names) < 2:
         print("no judge: the data have no classes to tell apart")
         return None
-    print(f"judge in {directory}: trained now unless it is there", flush=True)
+    print(f"judge in {directory}; trained first, if it is not there yet", flush=True)
     return judge_of(train, held_out, directory=directory, seed=seed)
 
 

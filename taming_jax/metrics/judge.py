@@ -40,7 +40,7 @@ class Recipe:
     size: int = 64  # pixels: all pictures are scaled to this height and width
     widths: tuple[int, ...] = (64, 128, 128)  # at a 4th, an 8th, a 16th of them
     features: int = 128
-    steps: int = 400
+    steps: int = 300
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2

@@ -1,20 +1,29 @@
 """`reconstruct`: every picture once, beside its input, or nothing at all."""
 
+import functools
+
 import numpy as np
 import pytest
 import tiny_run
 from PIL import Image
 
-from taming_jax import cli, load_vqgan
+import taming_jax
+from taming_jax import cli
 from taming_jax.pretrained import PretrainedVQGAN
 from taming_jax.units import from_uint8, to_uint8
 
+LOAD = functools.cache(taming_jax.load_vqgan)  # compiles once for all tests
 SIZES = {"a.png": (16, 16), "b.png": (18, 23), "deep/c.png": (16, 16)}  # height, width
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     return tiny_run.write_run(tmp_path_factory.mktemp("reconstruct") / "run")
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch):
+    monkeypatch.setattr(taming_jax, "load_vqgan", LOAD, raising=False)
 
 
 @pytest.fixture
@@ -49,7 +58,7 @@ def test_a_directory_gives_one_reconstruction_per_picture(workdir, folder, tmp_p
 def test_it_writes_what_the_tokenizer_gives(workdir, folder, tmp_path):
     reconstruct(workdir, folder / "b.png", tmp_path / "out")
     whole_codes = read(folder / "b.png")[None, :16, :20]
-    expected = to_uint8(load_vqgan(workdir).reconstruct(from_uint8(whole_codes)))
+    expected = to_uint8(LOAD(str(workdir)).reconstruct(from_uint8(whole_codes)))
     np.testing.assert_array_equal(read(tmp_path / "out" / "b.png"), expected[0])
 
 
