@@ -32,6 +32,8 @@ class Pyramid(nn.Module):
         comes from `resolution` and not from the size of the input.
     resample: how levels are joined, see DOWNSAMPLE and UPSAMPLE.
     patch_size: side of the patches that the finest level sees as one place.
+    norm_groups: of the group normalisation; 0 leaves it out, for `gain` to do its work.
+    gain: of the first kernels, see `Conv`.
     remat: recompute the blocks in the backward pass instead of keeping them.
     dtype: of activations and products; parameters are float32.
     """
@@ -48,6 +50,7 @@ class Pyramid(nn.Module):
     latent_channels: int = 256
     image_channels: int = 3
     norm_groups: int = 32
+    gain: float = 1.0
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
@@ -61,7 +64,7 @@ class Pyramid(nn.Module):
                 f"entries in blocks; give {levels}, or one number for all"
             )
         for width in self._widths:
-            if width % self.norm_groups:
+            if self.norm_groups and width % self.norm_groups:
                 raise ValueError(
                     f"{owner} has a level of {width} channels, which norm_groups="
                     f"{self.norm_groups} does not divide; change one of them"
@@ -93,10 +96,10 @@ class Pyramid(nn.Module):
             block = nn.remat(block, static_argnums=(2,))
             attention = nn.remat(attention)
         return (
-            partial(block, dropout=self.dropout, **options),
+            partial(block, dropout=self.dropout, gain=self.gain, **options),
             partial(attention, **options),
             partial(Normalise, **options),
-            partial(Conv, dtype=self.dtype),
+            partial(Conv, gain=self.gain, dtype=self.dtype),
         )
 
     def _middle(self, x, train):
@@ -159,7 +162,7 @@ class Decoder(Pyramid):
         x = nn.swish(norm(name="norm_out")(x))
         # Pixels are float32: bfloat16's eight bits would show as bands of colour.
         channels = self.image_channels * self.patch_size**2
-        x = Conv(channels, dtype=jnp.float32, name="conv_out")(x)
+        x = conv(channels, dtype=jnp.float32, name="conv_out")(x)
         return depth_to_space(x, self.patch_size)
 
 
@@ -168,13 +171,14 @@ class ResidualBlock(nn.Module):
 
     features: int
     dropout: float
+    gain: float
     groups: int
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         norm = partial(Normalise, groups=self.groups, dtype=self.dtype)
-        conv = partial(Conv, self.features, dtype=self.dtype)
+        conv = partial(Conv, self.features, gain=self.gain, dtype=self.dtype)
         residual = x
 
         x = nn.swish(norm(name="norm1")(x))
@@ -208,7 +212,7 @@ class Attention(nn.Module):
 
 
 class Normalise(nn.Module):
-    """Group normalisation (Wu & He 2018), statistics in float32."""
+    """Group normalisation (Wu & He 2018), statistics in float32; none for 0 groups."""
 
     groups: int
     dtype: jnp.dtype
@@ -216,6 +220,8 @@ class Normalise(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.groups == 0:
+            return x.astype(self.dtype)
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)

@@ -20,7 +20,9 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 class Conv(nn.Module):
     """Square convolution; parameters float32, arithmetic and result in `dtype`.
 
-    Without `padding` an odd `size` at stride 1 keeps height and width.
+    Without `padding` an odd `size` at stride 1 keeps height and width. `gain` scales
+    the kernel's first values: with 1 signals shrink to a third of their variance in
+    every layer, with sqrt(3) they keep it.
     """
 
     features: int
@@ -28,6 +30,7 @@ class Conv(nn.Module):
     stride: int = 1
     padding: Padding | None = None
     use_bias: bool = True
+    gain: float = 1.0
     kernel_init: Callable | None = None
     dtype: jnp.dtype = jnp.float32
 
@@ -36,7 +39,8 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         bound = (self.size**2 * x.shape[-1]) ** -0.5
         half = self.size // 2
-        kernel = self.param("kernel", self.kernel_init or uniform(bound), shape)
+        draw = self.kernel_init or uniform(bound * self.gain)
+        kernel = self.param("kernel", draw, shape)
         x = lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),

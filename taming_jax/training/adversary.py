@@ -83,7 +83,7 @@ def judge_discriminator(
 
 
 def abstain(params, stats, x_hat) -> Judgement:
-    """No judgement: before `disc_start` the discriminator costs nothing."""
+    """No judgement, as before `disc_start`: zeros, and statistics as they were."""
     zero, grads = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
     return Judgement(zero, jnp.zeros_like(x_hat), zero, grads, stats, zero, zero)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from taming_jax import units
+from taming_jax.compilation import jit
 from taming_jax.interop.perceptual import load_perceptual
 from taming_jax.models.discriminator import Discriminator
 from taming_jax.models.perceptual import lpips
@@ -52,13 +53,13 @@ def make_vqgan_stage(
     shapes = jax.eval_shape(init, key)
     shardings = meshes.state_shardings(shapes, mesh)
     shared = meshes.replicated(mesh)
-    step = jax.jit(
+    step = jit(
         make_train_step(recipe, model, discriminator, config["seed"]),
         donate_argnums=0,
         out_shardings=(shardings, shared),
     )
-    evaluate = jax.jit(_make_evaluate(recipe, model), out_shardings=shared)
-    beside = jax.jit(_make_beside(model), out_shardings=shared)
+    evaluate = jit(_make_evaluate(recipe, model), out_shardings=shared)
+    beside = jit(_make_beside(model), out_shardings=shared)
 
     def show(state, batch):
         x, x_hat = beside(state, batch)
@@ -73,7 +74,7 @@ def make_vqgan_stage(
         best=("psnr", "max"),
         abstract=meshes.abstract_with_shardings(shapes, shardings),
         init=lambda: start_from(
-            recipe.init_from, jax.jit(init, out_shardings=shardings)(key)
+            recipe.init_from, jit(init, out_shardings=shardings)(key)
         ),
         step=lambda state, batch: step(state, batch, perceptual),
         evaluate=lambda state, batch: evaluate(state, batch, perceptual),
