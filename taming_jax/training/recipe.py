@@ -138,6 +138,9 @@ class VQGANRecipe:
             missing one, or a value out of its range.
         """
         section = plain(section)
+        for key in ("model", "learning_rate"):
+            if key not in section:
+                raise ValueError(f"vqgan: {key} is missing, set it")
         optimizer = section.pop("optimizer", {})
         disc_optimizer = section.pop("disc_optimizer", optimizer)
         learning_rate = section.pop("learning_rate")
