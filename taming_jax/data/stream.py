@@ -1,18 +1,21 @@
 """Runs Python readers under tf.data: in order, in parallel, ahead of the consumer.
 
-    step --plan--> what to read [C, ...] --read, in parallel--> [C, ...]
-        --batch, prefetch--> [L / C, C, ...] --> {name: array [L, ...]}
+    steps [S] --plan--> what to read [S, L, ...] --> [C, ...] --read, in parallel-->
+        examples [C, ...] --rebatch, prefetch--> {name: array [L, ...]}
 
 tf.data brings its order, its threads and its bound on what is kept ready; the work
 itself is Python (numpy and Pillow, which let go of the interpreter's lock). TensorFlow
 is imported when the first batches are asked for, and never sees an accelerator.
 
-Legend: S steps planned in one call, L rows of a batch, C rows read in one call.
+Legend: S steps planned in one call, L rows of a batch, C rows read in one call, of one
+batch or of several.
 """
 
+import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -45,14 +48,14 @@ def stream(
         called by several threads at once.
       steps: which batches there are.
       rows: L.
-      chunk: C at most; it is made to divide L.
+      chunk: C at most; it is made to divide S * L.
       spec: the fields of an example.
 
     Raises:
       Exception: while iterating, what `plan` or `read` raised.
     """
     tf = _tensorflow()
-    chunk = math.gcd(rows, chunk)
+    chunk = math.gcd(PLANNED * rows, chunk)
     failures: list[Exception] = []
 
     def planned(first):
@@ -63,23 +66,24 @@ def stream(
         batch = read(*chosen)
         return [batch[name] for name in spec]
 
-    def called(function, dtypes):
-        watched = _kept_failure(function, failures)
-        return lambda *inputs: tuple(tf.numpy_function(watched, inputs, dtypes))
+    def called(function, fields):
+        function = _kept_failure(function, failures)
+        return functools.partial(_call, tf, function, tuple(fields))
 
-    of_plan = [array.dtype for array in plan(np.arange(1))]
-    of_example = [field.dtype for field in spec.values()]
+    plans = [Field(a.dtype.name, (chunk, *a.shape[2:])) for a in plan(np.arange(1))]
     dataset = tf.data.Dataset.range(steps.start, steps.stop, PLANNED)
-    dataset = dataset.map(called(planned, of_plan)).unbatch()
-    dataset = dataset.take(len(steps) * rows // chunk)
+    dataset = dataset.map(called(planned, plans)).unbatch()
     dataset = dataset.map(
-        called(examples, of_example),
+        called(examples, spec.values()),
         num_parallel_calls=worker_threads(),
         deterministic=True,
     )
-    dataset = dataset.batch(rows // chunk, drop_remainder=True).prefetch(READY)
-    iterator = dataset.with_options(_options(tf)).as_numpy_iterator()
-    return _unstacked(iterator, rows, spec, failures)
+    dataset = dataset.rebatch(rows).take(len(steps)).prefetch(READY)
+    alive = [dataset.with_options(_options(tf)).as_numpy_iterator()]
+    batches = _named(alive, spec, failures)
+    # An iterator that outlives Python waits for ever for readers that cannot return.
+    weakref.finalize(batches, alive.clear)
+    return batches
 
 
 def worker_threads() -> int:
@@ -100,21 +104,27 @@ def _options(tf):
     return options
 
 
-def _unstacked(iterator, rows, spec, failures) -> Batches:
-    """[L / C, C, ...] -> [L, ...]; an error in a reader is raised as what it was."""
+def _call(tf, function: Callable, fields: Sequence[Field], *inputs):
+    """A Python function as a step of a graph: tensors [number of them, ...]."""
+    outputs = tf.numpy_function(function, inputs, [field.dtype for field in fields])
+    return tuple(
+        tf.ensure_shape(output, (None, *field.shape))
+        for output, field in zip(outputs, fields, strict=True)
+    )
+
+
+def _named(alive: list, spec: Mapping, failures: list[Exception]) -> Batches:
+    """Batches as dictionaries; an error in a reader is raised as what it was."""
     while True:
         try:
-            arrays = next(iterator, None)
+            arrays = next(alive[0], None)
         except Exception:
             if failures:
                 raise failures[0] from None
             raise
         if arrays is None:
             return
-        yield {
-            name: array.reshape(rows, *field.shape)
-            for (name, field), array in zip(spec.items(), arrays, strict=True)
-        }
+        yield dict(zip(spec, arrays, strict=True))
 
 
 def _kept_failure(function: Callable, failures: list[Exception]) -> Callable:

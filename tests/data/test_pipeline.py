@@ -1,8 +1,10 @@
 import itertools
 import logging
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,3 +229,21 @@ def test_a_missing_key_is_named():
 def test_the_package_imports_without_tensorflow():
     code = "import sys; sys.modules['tensorflow'] = None; import taming_jax.data"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_python_ends_while_pictures_are_being_read():
+    """A reader is in the midst of its work when the program has nothing more to do."""
+    code = """
+import time
+import test_pipeline, taming_jax.data
+class Slow(test_pipeline.Numbered):
+    def read(self, *arguments):
+        time.sleep(0.5)
+        return super().read(*arguments)
+batches = taming_jax.data.train_batches(Slow(10), batch_size=2, seed=0)
+next(batches)
+"""
+    here = [str(Path(__file__).parent), *sys.path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(here)}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, check=True, timeout=200, env=environment)
