@@ -24,11 +24,11 @@ EXAMPLE = rendering.example(objects=1)
 
 BACKDROPS = np.array(  # int32 [5, RGB]
     [
-        (206, 196, 178),  # sand
-        (176, 190, 204),  # mist
-        (92, 104, 122),  # slate
-        (54, 58, 80),  # night
-        (122, 102, 112),  # mauve
+        (185, 178, 168),  # sand
+        (165, 174, 185),  # mist
+        (110, 118, 131),  # slate
+        (86, 88, 104),  # night
+        (130, 117, 125),  # mauve
     ],
     np.int32,
 )

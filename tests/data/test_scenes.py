@@ -53,9 +53,9 @@ def owners(plan):
 @pytest.mark.parametrize(
     ("size", "digest"),
     [
-        (64, "515e18bf5c37ddf3fdf8db1377a65476781f49af89856e090db60e99d71e1212"),
-        (45, "2c252a23b282029a451cfd8634380e299dd73730739c97ff4e75c294f6beaf36"),
-        (256, "bf2198e75660527cf671862ff38a1922be82090f19057c45fecab64dcd73f1b5"),
+        (64, "64dbe439420ac6621604c621766474c8ba5aa3f770835d37384ad8da1de6b63f"),
+        (45, "051e5187f70da2b740d3175219b0a173de8a30725958679a985e260ab972d267"),
+        (256, "0726eb61813efb454e44a0c4aa9644f18daa5d1d70890716703e6b1d38c88368"),
     ],
 )
 def test_bytes_are_those_of_every_machine(size, digest):

@@ -16,9 +16,9 @@ def batch():
 @pytest.mark.parametrize(
     ("size", "digest"),
     [
-        (64, "5bb0f9f6c04f2ea81ca7e3dc617e160764a8de9143a74c627dc2cf81f95df396"),
-        (45, "4bb1ed2e680f8cb720b47cd5365c372d5e7974874cf76845698d8a5bc37e4343"),
-        (256, "8a7d5b1c20aab30448337fa9575628897c49c245d688e1a9d666c6be82542ae0"),
+        (64, "5c61e6d65706520c8a20788dc2033a9d6d6ba8f92e861d9f78e11e136e99a3e9"),
+        (45, "37b6c8104009829ea40b25b040dd99e37b7b9434342e1115e8fbc1209cd4c2cd"),
+        (256, "efa135509b0af7bdb4e5959e4d9d048b14ee9b1346a5271d44ff836e6413f156"),
     ],
 )
 def test_bytes_are_those_of_every_machine(size, digest):
