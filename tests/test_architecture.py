@@ -12,7 +12,7 @@ PACKAGE = ROOT / "taming_jax"
 
 # From the ground up; neighbours on one floor may know each other.
 FLOORS = (
-    {"units", "files", "pictures"},
+    {"compilation", "files", "pictures", "units"},
     {"models"},
     {"losses"},
     {"data", "interop", "metrics", "pretrained", "training"},
