@@ -14,6 +14,8 @@ from taming_jax.data.decoding import SUFFIXES
 from taming_jax.data.encoded import EncodedSource
 from taming_jax.data.listing import Files, Found, find, held_out
 
+HELD_OUT = 0.05  # the share of `train` that validates where `val` is not given
+
 
 def open_folder(
     split: str,
@@ -32,8 +34,8 @@ def open_folder(
       train: a directory, or a .txt file with one picture a line, relative to the list's
         own directory or absolute. A list has no classes.
       image_size: S, the side of the squares in pixels.
-      val: as `train`; or the share of `train` to hold out, which a hash of the names
-        chooses. None holds out 5 %.
+      val: as `train`; or the share of `train` to hold out, a number or the text of one,
+        which a hash of the names chooses. None holds out 5 %.
       crop: see `EncodedSource`.
       flip: see `EncodedSource`.
       max_bad_share: see `EncodedSource`.
@@ -72,6 +74,15 @@ def split_pictures(split: str, train, val, find) -> tuple[Found, Found]:
     `find` takes a path and the key that it came from, and gives a `Found`.
     """
     training = find(train, "data.train")
-    if val is None or isinstance(val, float):
-        return held_out(training, split, val), training
+    share = HELD_OUT if val is None else _number(val)
+    if share is not None:
+        return held_out(training, split, share), training
     return training if split == "train" else find(val, "data.val"), training
+
+
+def _number(val) -> float | None:
+    """The number that `val` is or spells, as on a command line; None for a path."""
+    try:
+        return float(val)
+    except (TypeError, ValueError):
+        return None

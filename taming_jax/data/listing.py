@@ -19,8 +19,6 @@ from etils import epath
 
 from taming_jax.data.decoding import SUFFIXES
 
-HELD_OUT = 0.05  # the share of `train` that validates where `val` is not given
-
 _SIZES = 1024  # files whose sizes enter the identity: of millions it would take minutes
 
 
@@ -62,7 +60,7 @@ def find(path: str | PurePath, key: str) -> Found:
     return found
 
 
-def held_out(found: Found, split: str, share: float | None) -> Found:
+def held_out(found: Found, split: str, share: float) -> Found:
     """The part for `split`: "val" has the names whose hashes are smallest.
 
     So a picture stays on its side, as a rule, when others come or go.
@@ -70,7 +68,6 @@ def held_out(found: Found, split: str, share: float | None) -> Found:
     Raises:
       ValueError: if the share, or its complement, is not of one picture at least.
     """
-    share = HELD_OUT if share is None else share
     if not 0 < share < 1 or len(found.names) < 2:
         raise ValueError(
             f"data.val is {share} of {len(found.names)} pictures; a share in (0, 1) of "

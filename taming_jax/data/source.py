@@ -83,9 +83,9 @@ class BadRecords:
 
     Args:
       total: examples in the source.
-      share: more than this share of the records tried is too many. While fewer than
-        a thousand have been tried it is the share of a thousand, or of the whole source
-        if that is smaller; one bad record is always forgiven.
+      share: more than this share of the records tried, rounded up, is too many. While
+        fewer than a thousand have been tried it is the share of a thousand, or of the
+        whole source if that is smaller.
     """
 
     def __init__(self, total: int, share: float = 0.05):
@@ -116,14 +116,14 @@ class BadRecords:
             if record.index in self._reasons:
                 return
             self._reasons[record.index] = str(record)
-        LOG.warning("left out, another picture takes its place: %s", record)
+        LOG.warning("left out: %s", record)
 
     def check(self) -> None:
         """Raises ValueError if too many records are bad."""
         with self._lock:
             bad, reasons = len(self._reasons), list(self._reasons.values())
             base = min(self._total, max(self._tried, WINDOW))
-        allowed = max(1, math.floor(self._share * base))
+        allowed = math.ceil(self._share * base)
         if bad > allowed or bad >= self._total > 0:
             raise ValueError(
                 f"{bad} of {self._total} pictures cannot be read (the first: "

@@ -97,14 +97,14 @@ def test_a_list_names_files_relative_to_itself_or_absolutely(animals):
     assert source.class_names == ()
 
 
-@pytest.mark.parametrize("share", [None, 0.05, 0.3])
+@pytest.mark.parametrize("share", [None, 0.05, 0.3, "0.3"])
 def test_the_held_out_share_and_the_rest_are_all_pictures_once(tmp_path, share):
     for number in range(20):
         paint(tmp_path / f"{number}.png", number)
     train, val = (
         levels(folder(split, train=tmp_path, val=share)) for split in ("train", "val")
     )
-    assert len(val) == round(20 * (share or 0.05))
+    assert len(val) == round(20 * float(share or 0.05))
     assert sorted(train + val) == list(range(20))
 
 

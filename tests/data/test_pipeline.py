@@ -133,6 +133,18 @@ def test_too_many_bad_pictures_stop_the_run():
         batches(Numbered(10, broken={1, 2, 3, 4}, share=0.2), 10)
 
 
+def test_a_share_of_zero_forgives_nothing():
+    with pytest.raises(ValueError, match="1 of 10 pictures cannot be read"):
+        batches(Numbered(10, broken={1}, share=0), 10)
+
+
+def test_a_share_above_one_is_refused():
+    with pytest.raises(
+        ValueError, match=r"max_bad_share is 5; it is a share in \[0, 1"
+    ):
+        BadRecords(10, 5)
+
+
 def test_a_source_without_one_good_picture_stops_the_run():
     with pytest.raises(ValueError, match="10 of 10 pictures cannot be read"):
         batches(Numbered(10, broken=set(range(10)), share=1), 1)
