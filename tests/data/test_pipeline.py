@@ -139,9 +139,7 @@ def test_a_share_of_zero_forgives_nothing():
 
 
 def test_a_share_above_one_is_refused():
-    with pytest.raises(
-        ValueError, match=r"max_bad_share is 5; it is a share in \[0, 1"
-    ):
+    with pytest.raises(ValueError, match=r"max_bad_share is 5; it is a share in"):
         BadRecords(10, 5)
 
 
