@@ -7,6 +7,7 @@ Saving is asynchronous: the arrays are copied, training goes on, and a checkpoin
 carries its final name only once it is whole. Nothing here needs TensorFlow.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class Checkpoints:
             directory.absolute(),
             item_names=("state",),
             options=ocp.CheckpointManagerOptions(
+                best_fn=lambda metrics: _score(metrics, best),  # else they are not kept
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
                 cleanup_tmp_directories=True,
             ),
@@ -59,16 +61,17 @@ class Checkpoints:
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
         """Whether these are better than the metrics of every checkpoint kept."""
+        self.wait()  # or the newest ones might not be on the disk yet
         kept = [self._manager.metrics(step) for step in self._manager.all_steps()]
-        scores = [_score(m, self.best) for m in kept if m is not None]
-        return all(_score(metrics, self.best) > score for score in scores)
+        best_kept = max((_score(m, self.best) for m in kept if m), default=-math.inf)
+        return _score(metrics, self.best) > best_kept
 
     def save(self, step: int, state: Any, metrics: Mapping | None = None) -> None:
         """Starts to save; waits only for a save that is still under way."""
         self._manager.save(
             step,
             args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)),
-            metrics=dict(metrics) if metrics is not None else None,
+            metrics=dict(metrics or {}),  # Orbax warns where there are none
         )
 
     def wait(self) -> None:
@@ -104,7 +107,7 @@ def load_weights(
     directory = Path(stage_dir).absolute() / "checkpoints"
     if not directory.is_dir():
         raise ValueError(f"{stage_dir} has no checkpoints: is it a run's directory?")
-    options = ocp.CheckpointManagerOptions(read_only=True)
+    options = ocp.CheckpointManagerOptions(create=False)
     with ocp.CheckpointManager(
         directory, options=options, item_names=("state",),
         item_handlers={"state": ocp.PyTreeCheckpointHandler()},
@@ -114,9 +117,8 @@ def load_weights(
             raise ValueError(f"{directory} holds no checkpoint yet: train first")
         step = max(steps)
         if best:
-            ranked = {s: manager.metrics(s) for s in steps}
-            ranked = {s: _score(m, best_by) for s, m in ranked.items() if m is not None}
-            step = max(ranked, key=ranked.get, default=step)
+            scores = {s: _score(manager.metrics(s) or {}, best_by) for s in steps}
+            step = max(steps, key=lambda s: (scores[s], s))
         saved = manager.item_metadata(step)["state"].tree
         wanted = {name: saved[name] for name in ("ema", "codebook")}
         restored = manager.restore(
@@ -135,5 +137,8 @@ def load_weights(
 
 
 def _score(metrics: Mapping[str, float], best: Best) -> float:
+    """Higher is better; the lowest of all where there is no such metric."""
     name, direction = best
+    if name not in metrics:
+        return -math.inf
     return metrics[name] if direction == "max" else -metrics[name]

@@ -1,0 +1,144 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from taming_jax.training.checkpoints import Checkpoints, load_weights
+from taming_jax.training.mesh import (
+    abstract_with_shardings,
+    create_mesh,
+    state_shardings,
+)
+from taming_jax.training.recipe import Mesh
+
+BEST = ("psnr", "max")
+
+
+def small_state(step):
+    """What every state has that is asked for here; its numbers say which step's."""
+    return {
+        "step": jnp.int32(step),
+        "params": {"kernel": jnp.full((16, 8), 10.0 * step)},
+        "ema": {"kernel": jnp.arange(128.0).reshape(16, 8) + step},
+        "codebook": {"usage": jnp.full((8,), float(step))},
+    }
+
+
+def open_checkpoints(directory, keep=2, best=BEST):
+    return Checkpoints(directory / "checkpoints", keep=keep, best=best)
+
+
+def save(directory, ratings, **settings):
+    """A checkpoint of each step in `ratings`, with that metric or (None) without."""
+    name = settings.get("best", BEST)[0]
+    with open_checkpoints(directory, **settings) as checkpoints:
+        for step, value in ratings.items():
+            metrics = None if value is None else {name: value}
+            checkpoints.save(step, small_state(step), metrics)
+
+
+def steps(directory):
+    return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
+
+
+def test_the_newest_are_kept(tmp_path):
+    save(tmp_path, dict.fromkeys(range(1, 6)))
+    assert steps(tmp_path) == [4, 5]
+
+
+def test_the_best_is_kept_besides(tmp_path):
+    save(tmp_path, {1: 10.0, 2: 30.0, 3: 20.0, 4: None, 5: None})
+    assert steps(tmp_path) == [2, 4, 5]
+
+
+def test_the_best_may_be_the_lowest(tmp_path):
+    save(tmp_path, {1: 3.0, 2: 1.0, 3: 2.0, 4: 4.0}, keep=1, best=("loss", "min"))
+    assert steps(tmp_path) == [2, 4]
+
+
+def test_better_is_better_than_all_that_is_kept(tmp_path):
+    with open_checkpoints(tmp_path) as checkpoints:
+        first = checkpoints.is_best({"psnr": 0.0})
+        checkpoints.save(1, small_state(1), {"psnr": 20.0})
+        checkpoints.save(2, small_state(2), None)
+        checkpoints.wait()
+        later = [checkpoints.is_best({"psnr": value}) for value in (19.0, 20.0, 21.0)]
+    assert (first, later) == (True, [False, False, True])
+
+
+def test_what_comes_back_is_what_was_saved(tmp_path):
+    save(tmp_path, {1: None})
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=leaf.sharding
+        ),
+        small_state(1),
+    )
+    with open_checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(1, abstract)
+    jax.tree.map(assert_array_equal, restored, small_state(1))
+
+
+def test_what_was_not_finished_does_not_count(tmp_path):
+    save(tmp_path, {1: None})
+    (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp-7").mkdir()
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 1
+
+
+def test_weights_are_the_newest_averages(tmp_path):
+    save(tmp_path, {1: 30.0, 2: 20.0, 3: 10.0})
+    step, weights = load_weights(tmp_path)
+    assert (step, sorted(weights)) == (3, ["codebook", "params"])
+    jax.tree.map(assert_array_equal, weights["params"], small_state(3)["ema"])
+
+
+def test_weights_are_the_best_averages_if_asked(tmp_path):
+    save(tmp_path, {1: 10.0, 2: 30.0, 3: 20.0})
+    step, weights = load_weights(tmp_path, best=True)
+    assert step == 2
+    jax.tree.map(assert_array_equal, weights["params"], small_state(2)["ema"])
+
+
+def test_weights_are_plain_arrays(tmp_path):
+    save(tmp_path, {1: None})
+    _, weights = load_weights(tmp_path)
+    assert {type(leaf) for leaf in jax.tree.leaves(weights)} == {np.ndarray}
+
+
+def test_without_ratings_the_newest_is_the_best(tmp_path):
+    save(tmp_path, {1: None, 2: None})
+    assert load_weights(tmp_path, best=True)[0] == 2
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no checkpoints: is it a run's directory"):
+        load_weights(tmp_path)
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="holds no checkpoint yet: train first"):
+        load_weights(tmp_path)
+
+
+@pytest.mark.devices(8)
+@pytest.mark.parametrize(("data", "fsdp"), [(1, 8), (2, 2), (1, 1)])
+def test_other_devices_get_the_same_state(tmp_path, data, fsdp):
+    """Saved from eight devices, over which it was sharded; then 8, 4, 1."""
+
+    def placed(sizes):
+        mesh = create_mesh(sizes, jax.devices()[: sizes.data * sizes.fsdp])
+        shapes = jax.eval_shape(lambda: small_state(1))
+        shardings = state_shardings(shapes, mesh)
+        return shardings, abstract_with_shardings(shapes, shardings)
+
+    sharded = jax.device_put(small_state(1), placed(Mesh(data=1, fsdp=8))[0])
+    shardings, abstract = placed(Mesh(data=data, fsdp=fsdp))
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, sharded)
+        checkpoints.wait()
+        restored = checkpoints.restore(1, abstract)
+    jax.tree.map(assert_array_equal, restored, small_state(1))
+    assert jax.tree.map(lambda leaf: leaf.sharding, restored) == shardings
