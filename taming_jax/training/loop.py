@@ -45,13 +45,17 @@ def train(
       SystemExit: after SIGTERM or Ctrl-C, when the state is saved; code 128 + signal.
     """
     run = stage.run
-    checkpoints = Checkpoints(
-        stage_dir / "checkpoints", keep=run.keep_checkpoints, best=stage.best
-    )
-    with checkpoints, Interrupts() as interrupts, jax.set_mesh(mesh):
+    with (
+        Checkpoints(
+            stage_dir / "checkpoints", keep=run.keep_checkpoints, best=stage.best
+        ) as checkpoints,
+        Writer(stage_dir, checkpoints.latest_step() or 0) as writer,
+        Interrupts() as interrupts,
+        jax.set_mesh(mesh),
+    ):
         state = _begin_or_continue(stage, checkpoints)
         start = int(state.step)
-        writer, progress = Writer(stage_dir, start), Progress(stage, start)
+        progress = Progress(stage, start)
         batches = train_batches(start)
         shown = _put(next(eval_batches()), mesh)
         unread = None  # the step that was dispatched last, and its metrics
@@ -67,10 +71,13 @@ def train(
                 for name, picture in stage.show(state, shown).items():
                     writer.picture(step, name, picture)
             improved = validation is not None and checkpoints.is_best(validation)
-            due = last or improved or step % run.checkpoint_every == 0
-            if new and (due or interrupts.signal):
+            stop = last or bool(interrupts.signal)
+            due = stop or improved or step % run.checkpoint_every == 0
+            if new and due:
+                # First its metrics: a run that goes on from here does not log them.
+                unread = _read(stage, writer, progress, unread)
                 checkpoints.save(step, state, validation)
-            if last or interrupts.signal:
+            if stop:
                 break
 
             batch = next(batches)
@@ -80,7 +87,6 @@ def train(
             unread = (step, metrics, indices)
         _read(stage, writer, progress, unread)
         checkpoints.wait()
-        writer.close()
     if interrupts.signal:
         print(f"saved at step {step}; the same command continues", file=sys.stderr)
         raise SystemExit(128 + interrupts.signal)

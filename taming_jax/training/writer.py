@@ -7,6 +7,7 @@ images/*.png
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from taming_jax.pictures import write_png
 
 
 class Writer:
-    """Writes into a stage's directory from `step` on.
+    """Writes into a stage's directory from `step` on. Use as a context manager.
 
     A run that is continued from an earlier step than it was killed at writes those
     steps again: what the file holds of them is dropped first.
@@ -24,15 +25,33 @@ class Writer:
 
     def __init__(self, stage_dir: Path, step: int):
         self._images = stage_dir / "images"
-        self._path = stage_dir / "metrics.jsonl"
-        _drop_after(self._path, step)
-        self._file = self._path.open("a")
+        path = stage_dir / "metrics.jsonl"
+        _drop_after(path, step)
+        path.touch()
+        self._file = path.open("r+")
+        self._step, self._line = None, {}
+        self._start = self._file.seek(0, os.SEEK_END)  # where that line begins
         self._board = _tensorboard(stage_dir)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._file.close()
+        if self._board:
+            self._board.close()
+
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One line, and one point of every curve. What is not finite becomes null."""
-        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        """Into the line of `step`, and a point of every curve.
+
+        What is not finite becomes null. What is written twice for a step stands in one
+        line: it grows at its end, so that a kill in between loses nothing.
+        """
+        if step != self._step:
+            self._step, self._line, self._start = step, {}, self._file.tell()
+        self._line |= {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._file.seek(self._start)
+        self._file.write(json.dumps({"step": step, **self._line}) + "\n")
         self._file.flush()
         if self._board:
             self._board.write_scalars(step, dict(values))
@@ -42,12 +61,6 @@ class Writer:
         write_png(self._images / f"{name}_{step:07d}.png", picture)
         if self._board:
             self._board.write_images(step, {name: picture[None]})
-
-    def close(self) -> None:
-        """Flushes and closes the files."""
-        self._file.close()
-        if self._board:
-            self._board.close()
 
 
 def _drop_after(path: Path, step: int) -> None:
