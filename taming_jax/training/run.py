@@ -53,8 +53,8 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> No
     next(train_batches(0))  # too few pictures, or none that can be read: now, not later
     stage_dir = Path(directory) / stage.name
     identity = {split: source.identity for split, source in sources.items()}
+    workdir.check_room(stage_dir, _bytes(stage), stage.run.keep_checkpoints)
     with workdir.claimed(stage_dir):
-        workdir.check_room(stage_dir, _bytes(stage), stage.run.keep_checkpoints)
         changes = workdir.check_and_record(stage_dir, stage.name, config, identity)
         for change in changes:
             print(f"changed since this run began: {change}", flush=True)

@@ -19,6 +19,7 @@ from typing import Any
 # when a run is continued (it is said aloud, and config.json follows).
 FIXED = ("seed", "data", "{stage}.model", "{stage}.discriminator",
          "{stage}.batch_size", "{stage}.alternating")  # fmt: skip
+# (The adversarial weight may not become or leave 0: without one there is no adversary.)
 # Where the data lie is no part of what they are: their identity is compared.
 PLACES = ("data.train", "data.val")
 
@@ -81,9 +82,13 @@ def check_and_record(
 
 
 def check_room(stage_dir: Path, state_bytes: int, keep: int) -> None:
-    """Raises ValueError unless the disk holds the checkpoints that will be kept."""
+    """Raises ValueError unless the disk holds the checkpoints that will be kept.
+
+    The directory itself need not be there yet.
+    """
     needed = state_bytes * (keep + 2)  # the best one, and one being written
-    free = shutil.disk_usage(stage_dir).free
+    there = next(p for p in (stage_dir, *stage_dir.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free
     if free < needed:
         raise ValueError(
             f"{stage_dir} has {free / 1e9:.1f} GB of room; {keep + 2} checkpoints of "
@@ -108,7 +113,8 @@ def _compare(stage_dir: Path, stage: str, before: Mapping, now: Mapping) -> list
         ours = key.split(".")[0] in ("seed", "data", "mesh", stage)
         if old == new or key in PLACES or not ours:
             continue
-        if any(key == name or key.startswith(f"{name}.") for name in fixed):
+        comes_or_goes = key == f"{stage}.adversarial_weight" and 0 in (old, new)
+        if comes_or_goes or any(f"{key}.".startswith(f"{name}.") for name in fixed):
             raise ValueError(
                 f"{stage_dir} was begun with {key}={old!r}, now it is {new!r}: that "
                 "cannot change in a run; choose another --workdir or set it back"
