@@ -84,9 +84,10 @@ def check_and_record(
 def check_room(stage_dir: Path, state_bytes: int, keep: int) -> None:
     """Raises ValueError unless the disk holds the checkpoints that will be kept.
 
-    The directory itself need not be there yet.
+    Those of the run's first part count as kept. The directory need not be there yet.
     """
-    needed = state_bytes * (keep + 2)  # the best one, and one being written
+    present = sum(path.stat().st_size for path in stage_dir.rglob("checkpoints/**/*"))
+    needed = state_bytes * (keep + 2) - present  # the best one, and one being written
     there = next(p for p in (stage_dir, *stage_dir.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free
     if free < needed:

@@ -156,6 +156,14 @@ def test_room_for_every_checkpoint_is_asked_for(tmp_path, monkeypatch):
         check_room(tmp_path, state_bytes=10**9, keep=3)
 
 
+def test_checkpoints_that_are_there_need_no_more_room(tmp_path, monkeypatch):
+    saved = tmp_path / "checkpoints" / "7" / "state"
+    saved.mkdir(parents=True)
+    (saved / "array").write_bytes(bytes(3_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_100))
+    check_room(tmp_path, state_bytes=1_000, keep=3)
+
+
 def test_room_is_looked_for_where_the_directory_will_be(tmp_path, monkeypatch):
     asked = []
 
