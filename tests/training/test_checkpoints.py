@@ -123,22 +123,23 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path):
         load_weights(tmp_path)
 
 
+def placed(sizes):
+    """(shardings, abstract state) of `small_state` over the first devices."""
+    mesh = create_mesh(sizes, jax.devices()[: sizes.data * sizes.fsdp])
+    shapes = jax.eval_shape(lambda: small_state(1))
+    shardings = state_shardings(shapes, mesh)
+    return shardings, abstract_with_shardings(shapes, shardings)
+
+
 @pytest.mark.devices(8)
-@pytest.mark.parametrize(("data", "fsdp"), [(1, 8), (2, 2), (1, 1)])
-def test_other_devices_get_the_same_state(tmp_path, data, fsdp):
-    """Saved from eight devices, over which it was sharded; then 8, 4, 1."""
-
-    def placed(sizes):
-        mesh = create_mesh(sizes, jax.devices()[: sizes.data * sizes.fsdp])
-        shapes = jax.eval_shape(lambda: small_state(1))
-        shardings = state_shardings(shapes, mesh)
-        return shardings, abstract_with_shardings(shapes, shardings)
-
-    sharded = jax.device_put(small_state(1), placed(Mesh(data=1, fsdp=8))[0])
-    shardings, abstract = placed(Mesh(data=data, fsdp=fsdp))
+def test_other_devices_get_the_same_state(tmp_path):
+    """Saved from eight devices, over which it was split; then eight, four, one."""
+    over_eight, _ = placed(Mesh(data=1, fsdp=8))
     with open_checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, sharded)
+        checkpoints.save(1, jax.device_put(small_state(1), over_eight))
         checkpoints.wait()
-        restored = checkpoints.restore(1, abstract)
-    jax.tree.map(assert_array_equal, restored, small_state(1))
-    assert jax.tree.map(lambda leaf: leaf.sharding, restored) == shardings
+        for sizes in (Mesh(1, 8), Mesh(2, 2), Mesh(1, 1)):
+            shardings, abstract = placed(sizes)
+            restored = checkpoints.restore(1, abstract)
+            jax.tree.map(assert_array_equal, restored, small_state(1))
+            assert jax.tree.map(lambda leaf: leaf.sharding, restored) == shardings
