@@ -1,0 +1,112 @@
+"""Every recipe card becomes, at full size, what training needs; nothing is computed.
+
+A card's docstring shows the commands that it is for, variants included
+(`--config configs/NAME.py:VARIANT`); these are what is built.
+"""
+
+import functools
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from taming_jax.data import DATASETS
+from taming_jax.models.perceptual import STAGES
+from taming_jax.models.vqgan import VQGAN
+from taming_jax.training.recipe import VQGANRecipe, mesh_from_config, plain
+from taming_jax.training.vqgan import check_image_size, make_discriminator, make_init
+from taming_jax.training.vqgan_step import make_train_step
+
+REQUIRED, OPTIONAL = {"seed", "data", "vqgan", "mesh"}, {"condition_vqgan", "prior"}
+ROOT = Path(__file__).parents[1]
+
+
+def module(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"configs/{name}.py")
+    card = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(card)
+    return card
+
+
+def cards():
+    """(name, variant) of every command that the cards show."""
+    shown = set()
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        commands = re.findall(r"--config configs/(\w+)\.py:?(\w*)", path.read_text())
+        assert path.stem in dict(commands), f"{path} does not say how it is run"
+        shown |= set(commands)
+    return sorted(shown)
+
+
+@functools.cache
+def card(name, variant):
+    arguments = (variant,) if variant else ()
+    return plain(module(name).get_config(*arguments))
+
+
+@functools.cache
+def built(name, variant):
+    """(recipe, model, discriminator, the first state's shapes)."""
+    recipe = VQGANRecipe.from_config(card(name, variant)["vqgan"])
+    model, discriminator = VQGAN(**recipe.model), make_discriminator(recipe)
+    init = make_init(recipe, model, discriminator)
+    return recipe, model, discriminator, jax.eval_shape(init, jax.random.key(0))
+
+
+every_card = pytest.mark.parametrize(("name", "variant"), cards())
+
+
+@every_card
+def test_sections_are_those_of_every_card(name, variant):
+    assert REQUIRED <= card(name, variant).keys() <= REQUIRED | OPTIONAL
+
+
+@every_card
+def test_data_are_described_in_the_words_of_their_data_set(name, variant):
+    settings = dict(card(name, variant)["data"])
+    opener = DATASETS[settings.pop("name")]
+    assert inspect.signature(opener).bind("train", **settings)
+
+
+@every_card
+def test_mesh_is_one(name, variant):
+    assert mesh_from_config(card(name, variant)["mesh"])
+
+
+@every_card
+def test_pictures_fit_the_stride(name, variant):
+    _, model, _, _ = built(name, variant)
+    check_image_size(card(name, variant)["data"]["image_size"], model.stride)
+
+
+@every_card
+def test_the_step_takes_the_state_to_its_like(name, variant):
+    """At full size: batch, model, both players, whatever the losses are."""
+    recipe, model, discriminator, state = built(name, variant)
+    side = card(name, variant)["data"]["image_size"]
+    shape = (recipe.run.batch_size, side, side, model.image_channels)
+    batch = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
+    step = make_train_step(recipe, model, discriminator, seed=0)
+    after, _ = jax.eval_shape(step, state, batch, perceptual(recipe))
+    assert after == state
+
+
+def perceptual(recipe):
+    """The shapes of VGG16 and of its heads, where the recipe wants them."""
+    if recipe.loss.perceptual_weight == 0:
+        return {}
+    widths, before, vgg, heads = (64, 128, 256, 512, 512), 3, {}, {}
+    for n, (names, width) in enumerate(zip(STAGES, widths, strict=True)):
+        heads[str(n)] = (width,)
+        for layer in names:
+            vgg[layer] = {"kernel": (3, 3, before, width), "bias": (width,)}
+            before = width
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+        {"vgg": vgg, "heads": heads},
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
