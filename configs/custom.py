@@ -42,6 +42,8 @@ def _vqgan() -> dict:
         patch_size=1,
         resample="conv",
         middle_attention=True,
+        norm_groups=32,
+        gain=1.0,
     )
     return dict(
         model=dict(
@@ -114,8 +116,9 @@ def _make_small(config: ConfigDict) -> None:
         attention_resolutions=(),
         middle_attention=False,
         resample="patch",
-        resolution=64,
         latent_channels=64,
+        norm_groups=0,
+        gain=3**0.5,
     )
     model.encoder.update(
         patch_size=4, channels=64, multipliers=(1, 2), blocks=1, **cheap
@@ -125,10 +128,11 @@ def _make_small(config: ConfigDict) -> None:
     )
     model.quantizer.update(codebook_size=512, start_step=250, blend_steps=250)
     model.quantizer.update(revive_every=50, revive_until=1_500)
-    config.vqgan.discriminator.update(channels=16, layers=2, norm="none")
+    config.vqgan.discriminator.update(channels=16, layers=2)
     config.vqgan.update(
         l2_weight=2.0,
         difference_weight=0.5,
+        codebook_weight=10.0,
         learning_rate=1e-3,
         disc_learning_rate=8e-4,
         ema_decay=0.99,

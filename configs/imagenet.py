@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.data = dict(
         name="imagenet",
         train="train",
-        val="validation",
+        val=placeholder(str),  # another folder; TFDS has its validation split
         image_size=256,
         crop="random",
         flip=True,

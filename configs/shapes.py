@@ -61,7 +61,7 @@ def _vqgan() -> dict:
     )
     return dict(
         model=model,
-        discriminator=dict(channels=16, layers=2, norm="none"),
+        discriminator=dict(channels=16, layers=2, norm="batch"),
         # loss
         l1_weight=1.0,
         l2_weight=2.0,
@@ -72,10 +72,10 @@ def _vqgan() -> dict:
         adversarial_loss="hinge",
         adversarial_weight=0.35,
         adaptive_weight=True,
-        disc_start=1_900,
-        adversarial_start=1_950,
+        disc_start=2_100,
+        adversarial_start=2_150,
         adversarial_ramp=0,
-        decoder_only_start=1_900,
+        decoder_only_start=2_100,
         # optimizer
         learning_rate=1.2e-3,
         disc_learning_rate=8e-4,
@@ -86,12 +86,12 @@ def _vqgan() -> dict:
             clip=1.0,
             schedule="cosine",
             warmup_steps=30,
-            final_share=0.03,
+            final_share=0.1,
         ),
         disc_optimizer=dict(b1=0.5, b2=0.9),
         ema_decay=0.985,
         # run
-        steps=2_400,
+        steps=2_600,
         batch_size=8,
         accumulate=1,
         log_every=50,
