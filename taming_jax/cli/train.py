@@ -1,6 +1,11 @@
 """What `train_vqgan.py` and `train_prior.py` share: flags -> config -> run.
 
---config configs/NAME.py[:variant] [--workdir W] [--config.key=value ...] [--stage S]
+    --config configs/NAME.py[:VARIANT]   the recipe card; it comes first
+    --config.KEY=VALUE                   another value for one of its keys
+    --workdir W                          where the run lives; runs/NAME if not given
+    --stage S                            what to train, if not the card's main model
+
+The same command again continues the run.
 """
 
 import sys
@@ -17,6 +22,9 @@ def main(argv: Sequence[str], stages: Sequence[str]) -> None:
     What is wrong with the flags, the card or the data is said in one line, and the
     process ends with code 2.
     """
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return
     try:
         config, workdir, stage = parse(argv, stages)
         from taming_jax.training.run import run
@@ -34,16 +42,18 @@ def parse(argv: Sequence[str], stages: Sequence[str]):
       ValueError: for flags that do not exist and cards that cannot be read.
     """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "recipe card", flag_values=values)
+    config_flags.DEFINE_config_file(
+        "config", None, "recipe card", flag_values=values, sys_argv=list(argv)
+    )
     flags.DEFINE_string("workdir", None, "run's directory", flag_values=values)
     flags.DEFINE_enum("stage", stages[0], stages, "what to train", flag_values=values)
     card = _card(argv)
     try:
         rest = values(list(argv))
-    except flags.Error as error:
-        raise ValueError(f"{error}") from None
+    except flags.Error as error:  # whose last line says why the card cannot be read
+        raise ValueError(f"{error}".strip().splitlines()[-1]) from None
     except (AttributeError, KeyError) as error:
-        raise ValueError(f"in {card}: {_one_line(error)}") from None
+        raise ValueError(f"no such key in {card}: {_reason(error)}") from None
     if len(rest) > 1:
         raise ValueError(f"{rest[1]!r} is no flag: --config.KEY=VALUE changes a value")
     return values.config, values.workdir or _default_workdir(card), values.stage
@@ -72,5 +82,8 @@ def _default_workdir(card: str) -> str:
     return f"runs/{name}-{variant}" if variant else f"runs/{name}"
 
 
-def _one_line(error: Exception) -> str:
-    return str(error.args[0]).replace("\\'", "'").replace("\n", " ").strip("\"' ")
+def _reason(error: Exception) -> str:
+    """What ml_collections says of a key, without its wrappings."""
+    while isinstance(error.args[0], Exception):
+        error = error.args[0]
+    return error.args[0].replace("\n", ": ")

@@ -1,0 +1,295 @@
+"""The training command: what it refuses before it begins, and that it can be killed."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+from numpy.testing import assert_array_equal
+from tiny_stage import CONFIG
+
+from taming_jax.cli.train import main, parse
+from taming_jax.training.checkpoints import load_weights
+from taming_jax.training.workdir import claimed
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory):
+    """The tiny stage's recipe card; its variant `long` never ends by itself."""
+    path = tmp_path_factory.mktemp("cards") / "tiny.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        "def get_config(variant=''):\n"
+        f"    config = ConfigDict({CONFIG!r})\n"
+        "    if variant == 'long':\n"
+        "        config.vqgan.steps = 10**6\n"
+        "    return config\n"
+    )
+    return path
+
+
+def train(card, *flags):
+    """The command, in this process."""
+    main(["train_vqgan.py", f"--config={card}", *map(str, flags)], ["vqgan"])
+
+
+def refusal(capsys, card, *flags):
+    """The one line that it ends with."""
+    with pytest.raises(SystemExit) as end:
+        train(card, *flags)
+    lines = capsys.readouterr().err.splitlines()
+    assert (end.value.code, len(lines)) == (2, 1)
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--config.vqgan.stps=3", "stps.*[Dd]id you mean.*steps"),
+        (
+            "--config.vqgan.model.encoder.chanels=8",
+            "chanels.*[Dd]id you mean.*channels",
+        ),
+        ("--config.data.image_sise=8", "image_sise.*[Dd]id you mean.*image_size"),
+        ("--config.vqgan.steps=many", "steps.*many"),
+        ("--workdr=x", "workdr.*[Dd]id you mean.*workdir"),
+        ("--stage=vqgn", "vqgn.*should be one of.*vqgan"),
+        ("spare", "'spare' is no flag"),
+        ("--config.vqgan.zzz=1", "no such key in .*tiny.py: 'zzz'"),
+        ("--config.seed.x=1", "no such key in .*tiny.py: .*seed.x"),
+        ("--config.vqgan.steps=0", "steps=0 is not allowed"),
+        ("--config.mesh.fsdp=3", "fsdp=3 .*does not fit 1 devices"),
+        ("--config.data.image_size=9", "image_size=9 .*stride 2: use 8 or 10"),
+        ("--config.data.name=foldr", "data.name is 'foldr'; there are shapes"),
+        ("--config.data.train=3", "batch size is 4 and there are 3 pictures"),
+        ("--config.vqgan.batch_size=30", "batch size is 30 and there are 24 pictures"),
+        ("--config.vqgan.perceptual_weight=1.0", "no perceptual weights at"),
+        ("--config.vqgan.model.encoder.norm_groups=3", "norm_groups=3 does not divide"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line_and_leaves_nothing(
+    card, capsys, tmp_path, monkeypatch, flags, message
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    line = refusal(capsys, card, f"--workdir={tmp_path / 'run'}", flags)
+    assert re.search(f"^error: .*{message}", line)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config=configs/none.py"], "configs/none.py does not exist: .*shapes.py"),
+        (["--config", "configs/none.py:big"], "none.py:big does not exist: name a"),
+        ([], "--config is missing: name a recipe card"),
+    ],
+)
+def test_a_card_that_is_not_there_is_refused(capsys, monkeypatch, flags, message):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit, match="2"):
+        main(["train_vqgan.py", *flags], ["vqgan"])
+    assert re.search(f"^error: .*{message}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("custom.py:big", "custom has no variant 'big': there is 'small'"),
+        ("shapes.py:big", "get_config.* takes 0 positional arguments"),
+    ],
+)
+def test_a_variant_that_is_not_there_is_refused(capsys, tmp_path, card, message):
+    flags = f"--workdir={tmp_path / 'run'}"
+    assert re.search(message, refusal(capsys, ROOT / "configs" / card, flags))
+
+
+def test_help_names_every_flag(card, capsys):
+    train(card, "--help")
+    said = capsys.readouterr().out
+    assert all(
+        flag in said for flag in ("--config ", "--config.", "--workdir", "--stage")
+    )
+
+
+def test_a_full_disk_is_refused_and_leaves_nothing(card, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    line = refusal(capsys, card, f"--workdir={tmp_path / 'run'}")
+    assert re.search(r"^error: .*run/vqgan has 0.0 GB of room", line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_in_use_is_refused_and_left_alone(card, capsys, tmp_path):
+    with claimed(tmp_path / "vqgan"):
+        line = refusal(capsys, card, f"--workdir={tmp_path}")
+    assert line.startswith(
+        f"error: {tmp_path}/vqgan is in use by process {os.getpid()}"
+    )
+    assert [path.name for path in (tmp_path / "vqgan").iterdir()] == [".lock"]
+
+
+@pytest.mark.devices(8)
+def test_a_batch_that_the_devices_cannot_share_is_refused(card, capsys, tmp_path):
+    line = refusal(capsys, card, f"--workdir={tmp_path / 'run'}")
+    assert re.search("batch_size=4 cannot be split .*multiple of 8, for instance", line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workdir_is_named_after_card_and_variant(card):
+    argv = ["train_vqgan.py", f"--config={card}:long"]
+    assert parse(argv, ["vqgan"])[1:] == ("runs/tiny-long", "vqgan")
+
+
+def test_a_flag_changes_the_cards_value(card):
+    argv = ["train_vqgan.py", "--config", str(card), "--config.vqgan.steps=9"]
+    assert parse(argv, ["vqgan"])[0].vqgan.steps == 9
+
+
+@pytest.fixture(scope="module")
+def finished(card, tmp_path_factory):
+    """The workdir of a run that nothing has interrupted."""
+    workdir = tmp_path_factory.mktemp("finished")
+    train(card, f"--workdir={workdir}")
+    return workdir
+
+
+def test_a_run_leaves_what_was_promised(finished):
+    names = {re.sub(r"tfevents\..*", "tfevents", p.name) for p in finished.glob("*/*")}
+    promised = {"config.json", "metrics.jsonl", "checkpoints", "images"}
+    assert names == promised | {"events.out.tfevents", ".lock"}
+
+
+def test_another_model_is_refused_by_its_key(card, capsys, finished):
+    flags = [f"--workdir={finished}", "--config.vqgan.model.quantizer.codebook_size=8"]
+    line = refusal(capsys, card, *flags)
+    assert re.search(r"begun with vqgan\.model\.quantizer\.codebook_size=16", line)
+
+
+def test_another_data_set_is_refused(card, capsys, finished):
+    line = refusal(capsys, card, f"--workdir={finished}", "--config.data.name=scenes")
+    assert "was trained on other data" in line
+
+
+def test_more_steps_are_said_and_made(card, capsys, finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    train(card, f"--workdir={tmp_path}", "--config.vqgan.steps=7")
+    said = capsys.readouterr().out
+    assert "changed since this run began: vqgan.steps: 6 -> 7" in said
+    assert "continuing from step 6" in said
+    assert load_weights(tmp_path / "vqgan")[0] == 7
+
+
+# The command, but its process ends by SIGKILL right after the n-th call of a method.
+FATAL = """
+import importlib, os, runpy, signal, sys
+module, owner, name, n, *sys.argv = sys.argv[1:]
+module = importlib.import_module(f"taming_jax.training.{module}")
+owner = getattr(module, owner, module)
+method, left = getattr(owner, name), int(n)
+
+def fatal(*arguments, **named):
+    global left
+    left -= 1
+    result = method(*arguments, **named)
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(owner, name, fatal)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def command(card, workdir):
+    return ["train_vqgan.py", f"--config={card}", f"--workdir={workdir}"]
+
+
+def python(*arguments, **settings):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        **settings,
+    )
+
+
+def assert_same_run(workdir, expected):
+    """The same weights bit for bit; the same lines but for the speed."""
+    weights, lines = (
+        [read(folder / "vqgan") for folder in (workdir, expected)]
+        for read in (load_weights, logged)
+    )
+    jax.tree.map(assert_array_equal, *weights)
+    assert lines[0] == lines[1]
+
+
+def logged(stage_dir):
+    text = (stage_dir / "metrics.jsonl").read_text()
+    entries = [json.loads(line) for line in text.splitlines()]
+    return [{k: v for k, v in e.items() if "per_second" not in k} for e in entries]
+
+
+MOMENTS = {
+    "between two saves": ("writer", "Writer", "scalars", 5),
+    "before the first step": ("loop", "", "_put", 2),
+    "in the first save": ("checkpoints", "Checkpoints", "save", 1),
+    "in the last save": ("checkpoints", "Checkpoints", "save", 2),
+    "in the validation": ("loop", "", "_evaluate", 1),
+    "while a picture is drawn": ("writer", "Writer", "picture", 1),
+    "as metrics are read": ("progress", "Progress", "read", 5),
+}
+
+
+def moments():
+    quick, *rest = MOMENTS
+    return [quick, *(pytest.param(moment, marks=pytest.mark.slow) for moment in rest)]
+
+
+@pytest.mark.parametrize("moment", moments())
+def test_kill_9_makes_no_difference(card, finished, tmp_path, moment):
+    killed = python("-c", FATAL, *map(str, MOMENTS[moment]), *command(card, tmp_path))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    continued = python(*command(card, tmp_path))
+    assert continued.returncode == 0, continued.stderr
+    assert_same_run(tmp_path, finished)
+
+
+@pytest.mark.slow
+def test_kill_9_twice_in_a_row_makes_no_difference(card, finished, tmp_path):
+    for n in (4, 8):  # batches: before the first save, and after it
+        python("-c", FATAL, "loop", "", "_put", str(n), *command(card, tmp_path))
+    continued = python(*command(card, tmp_path))
+    assert continued.returncode == 0, continued.stderr
+    assert_same_run(tmp_path, finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_before_the_process_ends(card, tmp_path, number):
+    arguments = command(f"{card}:long", tmp_path)
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        progress = itertools.dropwhile(lambda line: "to go" not in line, process.stdout)
+        step = int(re.search(r"vqgan (\d+)/", next(progress)).group(1))
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    saved, _ = load_weights(tmp_path / "vqgan")
+    assert saved >= step
+    assert f"saved at step {saved}; the same command continues" in said
+    assert process.returncode == 128 + number
