@@ -30,6 +30,9 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> No
       FloatingPointError, SystemExit: as `loop.train`.
     """
     config = recipe.plain(config)
+    for section in ("seed", "data", stage_name, "mesh"):
+        if section not in config:
+            raise ValueError(f"the recipe card has no config.{section}: it needs one")
     mesh = create_mesh(recipe.mesh_from_config(config["mesh"]))
     print(describe_devices(mesh), flush=True)
     sources = {split: data.open_source(config["data"], split) for split in SPLITS}
