@@ -1,7 +1,7 @@
 """The smallest thing that is the real thing: drawn shapes, two cores, four minutes.
 
-No file is needed. The tokenizer reaches about 30 dB with all 512 codes in use; its
-last quarter freezes the codes and lets the adversary sharpen the decoder.
+No file is needed. The tokenizer reaches 27.5 dB with 98 % of its 512 codes in use; the
+last 500 steps freeze the codes and let the adversary sharpen the decoder.
 
     python train_vqgan.py --config configs/shapes.py
 """
