@@ -5,6 +5,8 @@ import itertools
 import json
 import os
 import signal
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +18,7 @@ from taming_jax.training.checkpoints import load_weights
 from taming_jax.training.loop import train
 from taming_jax.training.mesh import create_mesh
 from taming_jax.training.recipe import Mesh
+from taming_jax.training.state import TrainState
 
 ENDS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -74,16 +77,22 @@ def saved(directory):
 
 def assert_same_run(directory, state, reference):
     """All of the state bit for bit, and all that was logged but for the speed."""
-    expected, entries = reference
-    jax.tree.map(assert_array_equal, state, expected)
-    assert without_speed(lines(directory)) == without_speed(entries)
+    jax.tree.map(assert_array_equal, state, reference.state)
+    assert without_speed(lines(directory)) == without_speed(reference.entries)
+
+
+class Reference(NamedTuple):
+    """Six steps without interruption: where they are, their end, what was logged."""
+
+    directory: Path
+    state: TrainState
+    entries: list[dict]
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """Six steps without interruption: (the last state, what was logged)."""
     directory = tmp_path_factory.mktemp("reference") / "vqgan"
-    return run(directory), lines(directory)
+    return Reference(directory, run(directory), lines(directory))
 
 
 def test_two_halves_equal_the_whole(tmp_path, reference):
@@ -115,25 +124,12 @@ def test_a_crash_right_after_a_save_makes_no_difference(tmp_path, reference):
 
 
 @pytest.mark.parametrize("number", ENDS)
-def test_a_signal_ends_the_run_by_its_own_code(tmp_path, number):
+def test_a_signal_saves_and_makes_no_difference(tmp_path, reference, number):
+    """The step under way is finished and saved; the process ends by its own code."""
     with pytest.raises(SystemExit) as end:
         run(tmp_path, data=interrupted(1, lambda: os.kill(os.getpid(), number)))
-    assert end.value.code == ENDS[number]
-
-
-@pytest.mark.parametrize("number", ENDS)
-def test_a_signal_saves_after_the_step_under_way(tmp_path, number):
-    with pytest.raises(SystemExit):
-        run(tmp_path, data=interrupted(1, lambda: os.kill(os.getpid(), number)))
-    assert saved(tmp_path) == [2]
-
-
-@pytest.mark.parametrize("number", ENDS)
-def test_a_signal_makes_no_difference(tmp_path, reference, number):
-    with pytest.raises(SystemExit):
-        run(tmp_path, data=interrupted(1, lambda: os.kill(os.getpid(), number)))
-    state = run(tmp_path)
-    assert_same_run(tmp_path, state, reference)
+    assert (end.value.code, saved(tmp_path)) == (ENDS[number], [2])
+    assert_same_run(tmp_path, run(tmp_path), reference)
 
 
 def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
@@ -152,33 +148,34 @@ def test_signals_mean_what_they_did_once_the_run_is_over(tmp_path):
     assert [signal.getsignal(number) for number in ENDS] == before
 
 
-def test_a_finished_run_has_nothing_left_to_do(tmp_path, reference):
-    run(tmp_path)
-    state = run(tmp_path, data=lambda start: iter(()))
-    assert_same_run(tmp_path, state, reference)
+def test_a_finished_run_has_nothing_left_to_do(reference):
+    state = run(reference.directory, data=lambda start: iter(()))
+    assert_same_run(reference.directory, state, reference)
 
 
 def test_every_logged_step_has_one_line(reference):
-    _, entries = reference
-    assert [entry["step"] for entry in entries] == [1, 2, 3, 4, 5, 6]
+    assert [entry["step"] for entry in reference.entries] == [1, 2, 3, 4, 5, 6]
 
 
-def test_log_every_says_which_steps_are_logged(tmp_path):
-    run(tmp_path, log_every=2)
-    logged = [entry["step"] for entry in lines(tmp_path) if "l1" in entry]
-    assert logged == [2, 4, 6]
+@pytest.fixture(scope="module")
+def sparing(tmp_path_factory):
+    """The directory of a run that is logged, judged and shown every so often."""
+    directory = tmp_path_factory.mktemp("sparing") / "vqgan"
+    run(directory, log_every=2, eval_every=4, image_every=5)
+    return directory
 
 
-def test_held_out_pictures_are_judged_every_so_often_and_at_the_end(tmp_path):
-    run(tmp_path, eval_every=4)
-    judged = [entry["step"] for entry in lines(tmp_path) if "val_psnr" in entry]
-    assert judged == [4, 6]
+def test_log_every_says_which_steps_are_logged(sparing):
+    assert [e["step"] for e in lines(sparing) if "l1" in e] == [2, 4, 6]
 
 
-def test_pictures_are_shown_every_so_often_and_at_the_end(tmp_path):
-    run(tmp_path, image_every=4)
-    names = sorted(path.name for path in (tmp_path / "images").iterdir())
-    assert names == ["reconstructions_0000004.png", "reconstructions_0000006.png"]
+def test_held_out_pictures_are_judged_every_so_often_and_at_the_end(sparing):
+    assert [e["step"] for e in lines(sparing) if "val_psnr" in e] == [4, 6]
+
+
+def test_pictures_are_shown_every_so_often_and_at_the_end(sparing):
+    names = sorted(path.name for path in (sparing / "images").iterdir())
+    assert names == ["reconstructions_0000005.png", "reconstructions_0000006.png"]
 
 
 def rated(ratings):
@@ -202,21 +199,14 @@ def test_a_better_state_is_saved_out_of_turn(tmp_path):
     assert saved(tmp_path) == [4, 5, 6]
 
 
-def test_best_weights_are_the_averages_of_the_best_step(tmp_path):
-    ratings = {2: 30.0, 4: 10.0, 6: 20.0}
-    run(tmp_path, like=rated(ratings), eval_every=2)
-    at_best = run(tmp_path / "short", steps=2)
-    step, weights = load_weights(tmp_path, best=True)
-    assert step == 2
-    jax.tree.map(assert_array_equal, weights["params"], at_best.ema)
-
-
-def test_newest_weights_are_the_averages_of_the_last_step(tmp_path):
-    ratings = {2: 30.0, 4: 10.0, 6: 20.0}
-    state = run(tmp_path, like=rated(ratings), eval_every=2)
-    step, weights = load_weights(tmp_path)
-    assert step == 6
-    jax.tree.map(assert_array_equal, weights["params"], state.ema)
+def test_best_and_newest_weights_are_the_averages_of_their_steps(tmp_path):
+    like = rated({2: 30.0, 4: 10.0, 6: 20.0})
+    at_best = run(tmp_path, like=like, eval_every=2, steps=2)
+    at_end = run(tmp_path, like=like, eval_every=2)
+    for best, expected in ((True, at_best), (False, at_end)):
+        step, weights = load_weights(tmp_path, best=best)
+        assert step == expected.step
+        jax.tree.map(assert_array_equal, weights["params"], expected.ema)
 
 
 def poisoned(start):
@@ -229,26 +219,19 @@ def poisoned(start):
 
 
 def test_a_step_that_is_not_finite_stops_the_run_by_name(tmp_path):
+    """What was saved before it is sound."""
     named = r"step 2: l1 is not finite.*pictures \[8, 9, 10, 11\].*on_nonfinite='skip'"
     with pytest.raises(FloatingPointError, match=named):
-        run(tmp_path, data=poisoned)
-
-
-def test_what_was_saved_before_it_is_sound(tmp_path):
-    with pytest.raises(FloatingPointError):
         run(tmp_path, data=poisoned, checkpoint_every=1)
     _, weights = load_weights(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
 
 
 def test_a_step_that_is_not_finite_is_left_out_by_choice(tmp_path, capsys):
+    """It is counted, named and logged as null."""
     state = run(tmp_path, data=poisoned, on_nonfinite="skip")
     assert (int(state.step), int(state.nonfinite)) == (6, 1)
     assert "step 2: l1 is not finite" in capsys.readouterr().err
-
-
-def test_what_is_not_finite_is_logged_as_null(tmp_path):
-    run(tmp_path, data=poisoned, on_nonfinite="skip")
     assert [e["step"] for e in lines(tmp_path) if e["l1"] is None] == [3]
 
 
