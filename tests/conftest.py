@@ -35,7 +35,7 @@ def pytest_pyfunc_call(pyfuncitem):
         return None  # pytest's own way
     flags = f"--xla_force_host_platform_device_count={count}"
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", pyfuncitem.nodeid],
+        [sys.executable, "-m", "pytest", "-q", pyfuncitem.nodeid],
         cwd=pyfuncitem.config.rootpath,
         env=os.environ | {"XLA_FLAGS": flags, "TAMING_JAX_TEST_DEVICES": str(count)},
         capture_output=True,
