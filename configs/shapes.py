@@ -21,31 +21,21 @@ def get_config() -> ConfigDict:
 
 
 def _vqgan() -> dict:
+    # Patches instead of pixels, where pixels are dear; two blocks in the middle, too.
+    cheap = dict(
+        attention_resolutions=(),
+        middle_attention=False,
+        resample="patch",
+        latent_channels=64,
+        norm_groups=0,  # without normalisation, given the gain, it learns sooner
+        gain=3**0.5,
+    )
     model = dict(
-        # 64 pixels -> 8 x 8 codes; patches instead of pixels where pixels are dear
         encoder=dict(
-            patch_size=4,
-            channels=64,
-            multipliers=(1, 2),
-            blocks=(1, 0),  # besides two in the middle
-            attention_resolutions=(),
-            middle_attention=False,
-            resample="patch",
-            latent_channels=64,
-            norm_groups=0,  # learns twice as fast without, given the gain
-            gain=3**0.5,
+            patch_size=4, channels=64, multipliers=(1, 2), blocks=(1, 0), **cheap
         ),
         decoder=dict(
-            patch_size=2,
-            channels=32,
-            multipliers=(1, 2, 4),
-            blocks=(1, 1, 0),
-            attention_resolutions=(),
-            middle_attention=False,
-            resample="patch",
-            latent_channels=64,
-            norm_groups=0,  # learns twice as fast without, given the gain
-            gain=3**0.5,
+            patch_size=2, channels=32, multipliers=(1, 2, 4), blocks=(1, 1, 0), **cheap
         ),
         quantizer=dict(
             name="vq",
