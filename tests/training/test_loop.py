@@ -118,7 +118,7 @@ def test_a_crash_right_after_a_save_makes_no_difference(tmp_path, reference):
         raise ConnectionError("the disk with the pictures went away")
 
     with pytest.raises(ConnectionError):
-        run(tmp_path, data=interrupted(3, crash))
+        run(tmp_path, data=interrupted(2, crash), checkpoint_every=2)
     state = run(tmp_path)
     assert_same_run(tmp_path, state, reference)
 
