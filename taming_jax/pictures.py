@@ -4,11 +4,13 @@ Pictures are uint8 [N, H, W, C] with C 1 or 3 (`units.to_uint8` makes them).
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 GAP = 2  # pixels of white between the pictures of a grid
+LINE = 11  # pixels of a line of text, in the font that Pillow always has
 
 
 def pair_rows(above: np.ndarray, below: np.ndarray, columns: int = 8) -> np.ndarray:
@@ -36,6 +38,23 @@ def grid(rows: list[np.ndarray], columns: int) -> np.ndarray:
             top, left = y * (height + GAP), x * (width + GAP)
             canvas[top : top + height, left : left + width] = picture
     return canvas
+
+
+def captioned(pictures: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Each of [N, H, W, 3] with its name in a white line below it: [N, H', W, 3].
+
+    A name is cut where the picture ends.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    count, _, width, channels = pictures.shape
+    lines = np.full((count, LINE, width, channels), 255, np.uint8)
+    font = ImageFont.load_default_imagefont()
+    for i, name in enumerate(names):
+        line = Image.fromarray(lines[i])
+        ImageDraw.Draw(line).text((0, 0), name, fill=0, font=font)
+        lines[i] = np.asarray(line)
+    return np.concatenate([pictures, lines], axis=1)
 
 
 def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "taming_jax"
 FLOORS = (
     {"compilation", "files", "pictures", "units"},
     {"models"},
-    {"losses"},
+    {"conditions", "losses", "sampling"},
     {"data", "interop", "metrics", "pretrained", "training"},
     {"cli", "__main__"},
 )

@@ -8,21 +8,24 @@ import jax.numpy as jnp
 
 
 def accumulate(
-    fn: Callable[[Any, jax.Array, jax.Array], tuple[Any, Any, Any]],
+    fn: Callable[[Any, Any, jax.Array], tuple[Any, Any, Any]],
     carry: Any,
-    x: jax.Array,
+    batch: Any,
     count: int,
 ) -> tuple[Any, Any, Any]:
     """Runs `fn(carry, micro_batch, i) -> (carry, means, samples)` over `count` parts.
 
-    The carry goes from part to part, `means` are averaged, `samples` are joined along
+    `batch` is an array or a tree of arrays, all with B examples. The carry goes from part to part, `means` are averaged, `samples` are joined along
     their first axis. Part i takes every count-th example from i on, so that each
     device holds an equal share of every part and nothing moves between devices.
     """
     if count == 1:
-        return fn(carry, x, jnp.int32(0))
-    parts = x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)  # [count, B/count, ...]
-    _, means, _ = jax.eval_shape(fn, carry, parts[0], jnp.int32(0))
+        return fn(carry, batch, jnp.int32(0))
+    parts = jax.tree.map(
+        lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch
+    )  # [count, B/count, ...]
+    first = jax.tree.map(lambda x: x[0], parts)
+    _, means, _ = jax.eval_shape(fn, carry, first, jnp.int32(0))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), means)
 
     def body(so_far, part):

@@ -82,7 +82,11 @@ def train(
 
             batch = next(batches)
             indices = batch.pop("index")
-            state, metrics = stage.step(state, _put(batch, mesh))
+            batch = _put(batch, mesh)
+            if step == 0 and stage.preview:
+                for name, picture in stage.preview(state, batch).items():
+                    writer.picture(step, name, picture)
+            state, metrics = stage.step(state, batch)
             _read(stage, writer, progress, unread)
             unread = (step, metrics, indices)
         _read(stage, writer, progress, unread)

@@ -1,5 +1,6 @@
 """From a recipe's numbers to an optimizer, and from gradients to new parameters."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,8 +29,13 @@ def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
     return optax.constant_schedule(settings.learning_rate)
 
 
-def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    settings: Optimizer, steps: int, decays: Callable[[Any], Any] | None = None
+) -> optax.GradientTransformation:
     """AdamW (Adam where the decay is 0) after clipping by the global norm.
+
+    `decays` says which parameters the weight decay is for, as a function from their
+    tree to one of booleans; None: all of them.
 
     The state has the same form whatever the rate, the schedule, the decay and the
     clip are, so that all of them may change when a run is continued.
@@ -40,7 +46,7 @@ def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformat
     return optax.chain(
         clip,
         optax.scale_by_adam(b1=settings.b1, b2=settings.b2),
-        optax.add_decayed_weights(settings.weight_decay),
+        optax.add_decayed_weights(settings.weight_decay, mask=decays),
         optax.scale_by_learning_rate(make_schedule(settings, steps)),
     )
 

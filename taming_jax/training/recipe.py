@@ -16,6 +16,7 @@ NEVER = 2**31 - 1  # a step that no run reaches
 Schedule = Literal["constant", "cosine"]
 AdversarialLoss = Literal["hinge", "vanilla"]
 OnNonfinite = Literal["stop", "skip"]
+Condition = Literal["label", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +166,67 @@ class VQGANRecipe:
             raise ValueError(
                 "alternating=True updates the discriminator after the generator and "
                 f"cannot accumulate; accumulate={self.run.accumulate}, set it to 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a prior's samples are drawn where nobody says otherwise."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    guidance: float = 1.0  # 1: none
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorRecipe:
+    """`config.prior`, sorted into what each part of the program needs."""
+
+    model: Mapping[str, Any]
+    optimizer: Optimizer
+    run: Run
+    sampling: Sampling
+    condition: Condition = "label"
+    shared_vocabulary: bool = False  # the paper's: labels are said with codes' tokens
+    label_dropout: float = 0.0  # share of pictures without their label, for guidance
+    pkeep: float = 1.0  # share of image tokens that the model is shown as they are
+    tokenizer: str | None = None  # a run or a model; None: this run's own
+    init_from: str | None = None  # a run whose weights are the first ones
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> "PriorRecipe":
+        """Builds the recipe of `config.prior`; raises ValueError as VQGANRecipe's."""
+        section = plain(section)
+        for key in ("model", "learning_rate"):
+            if key not in section:
+                raise ValueError(f"prior: {key} is missing, set it")
+        optimizer = section.pop("optimizer", {})
+        optimizer["learning_rate"] = section.pop("learning_rate")
+        sampling = section.pop("sampling", {})
+        own, run = _sorted_by_field(section, PriorRecipe, Run)
+        return cls(
+            **own,
+            optimizer=_construct(Optimizer, **optimizer),
+            run=_construct(Run, **run),
+            sampling=_construct(Sampling, **sampling),
+        )
+
+    def __post_init__(self):
+        kinds = get_args(Condition)
+        _require(self, "condition", self.condition in kinds, kinds)
+        _require(self, "label_dropout", 0 <= self.label_dropout < 1, "in [0, 1)")
+        _require(self, "pkeep", 0 < self.pkeep <= 1, "in (0, 1]")
+        nameless = self.condition == "none" or self.shared_vocabulary
+        _require(
+            self, "label_dropout", not (nameless and self.label_dropout),
+            "0 without labels, and in the paper's shared vocabulary, which has no "
+            "token for `no label`",
+        )  # fmt: skip
+        if self.sampling.guidance != 1 and not self.label_dropout:
+            raise ValueError(
+                f"sampling.guidance={self.sampling.guidance} needs a prior that also "
+                "learns without labels: set label_dropout (0.1 is usual), or guidance=1"
             )
 
 

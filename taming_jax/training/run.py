@@ -58,7 +58,9 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> No
     identity = {split: source.identity for split, source in sources.items()}
     workdir.check_room(stage_dir, _bytes(stage), stage.run.keep_checkpoints)
     with workdir.claimed(stage_dir):
-        changes = workdir.check_and_record(stage_dir, stage.name, config, identity)
+        changes = workdir.check_and_record(
+            stage_dir, stage.name, config, identity, stage.facts
+        )
         for change in changes:
             print(f"changed since this run began: {change}", flush=True)
         print(_summary(stage, sources, stage_dir), flush=True)

@@ -3,7 +3,7 @@
 The loop is the same for a tokenizer and for a prior; all that differs is in here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from taming_jax.training.recipe import Run
@@ -28,6 +28,9 @@ class Stage(NamedTuple):
       evaluate: (state, batch) -> sums over the batch's examples where `mask` is set,
         and their `count`.
       show: (state, batch) -> name -> uint8 picture [H, W, C], for people.
+      preview: likewise, of the first batch that it will learn from; or None.
+      facts: what it takes for granted of other stages, in JSON's types: a run goes on
+        only while they stay the same.
     """
 
     name: str
@@ -41,3 +44,5 @@ class Stage(NamedTuple):
     step: Callable[[TrainState, Metrics], tuple[TrainState, Metrics]]
     evaluate: Callable[[TrainState, Metrics], Metrics]
     show: Callable[[TrainState, Metrics], Metrics]
+    preview: Callable[[TrainState, Metrics], Metrics] | None = None
+    facts: Mapping[str, Any] = {}

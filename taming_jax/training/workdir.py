@@ -1,6 +1,7 @@
 """A stage's directory: claimed by one run, and true to what it was begun with.
 
-W/vqgan/config.json    the recipe, the data's identity, the libraries' versions
+W/vqgan/config.json    the recipe, the identity of the data, what the stage takes for
+                       granted of others, the libraries' versions
 W/vqgan/.lock          held by the process that trains here, free when it is dead
 """
 
@@ -18,7 +19,8 @@ from typing import Any
 # What makes a state another state, or a batch another batch. All else may change
 # when a run is continued (it is said aloud, and config.json follows).
 FIXED = ("seed", "data", "{stage}.model", "{stage}.discriminator",
-         "{stage}.batch_size", "{stage}.alternating")  # fmt: skip
+         "{stage}.batch_size", "{stage}.alternating",
+         "{stage}.condition", "{stage}.shared_vocabulary")  # fmt: skip
 # (The adversarial weight may not become or leave 0: without one there is no adversary.)
 # Where the data lie is no part of what they are: their identity is compared.
 PLACES = ("data.train", "data.val")
@@ -50,20 +52,33 @@ def claimed(stage_dir: Path) -> Iterator[None]:
 
 
 def check_and_record(
-    stage_dir: Path, stage: str, config: Mapping[str, Any], identity: Mapping[str, Any]
+    stage_dir: Path,
+    stage: str,
+    config: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> list[str]:
     """Compares with the run that began here, if one did, and writes config.json.
+
+    Args:
+      stage_dir: W/STAGE.
+      stage: its name.
+      config: the whole recipe card.
+      identity: of the data.
+      facts: what the stage takes for granted of others (`Stage.facts`).
 
     Returns:
       Lines that say which settings have changed since, all of them allowed to.
 
     Raises:
-      ValueError: if the directory belongs to another model or other data.
+      ValueError: if the directory belongs to another model, to other data or to
+        another tokenizer.
     """
     path = stage_dir / "config.json"
     record = {
         "config": config,
         "data": identity,
+        "facts": facts,
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},
     }
@@ -76,6 +91,7 @@ def check_and_record(
                 f"{stage_dir} was trained on other data: {before['data']}, now "
                 f"{record['data']}; choose another --workdir or the data of before"
             )
+        _check_facts(stage_dir, before.get("facts", {}), record["facts"])
         changes = _compare(stage_dir, stage, before["config"], record["config"])
     write_json(path, record)
     return changes
@@ -103,6 +119,17 @@ def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
     unfinished.replace(path)
+
+
+def _check_facts(stage_dir: Path, before: Mapping, now: Mapping) -> None:
+    before, now = _flat(before), _flat(now)
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise ValueError(
+                f"{stage_dir} was begun with {key}={before.get(key)!r}, now it is "
+                f"{now.get(key)!r}: what was learned here rests on the former; choose "
+                "another --workdir, or bring back what it was begun with"
+            )
 
 
 def _compare(stage_dir: Path, stage: str, before: Mapping, now: Mapping) -> list[str]:

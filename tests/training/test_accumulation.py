@@ -35,3 +35,11 @@ def test_neighbours_go_to_different_parts():
     """So that a device, which holds a run of neighbours, works on every part."""
     _, _, samples = accumulate(parts, jnp.float32(0), X, 3)
     assert_array_equal(samples[:2], X[jnp.array([0, 3])] * 10)
+
+
+def test_a_batch_may_be_a_tree():
+    _, _, samples = accumulate(
+        lambda carry, batch, part: (carry, (), batch["a"] + batch["b"]),
+        (), {"a": X, "b": -X}, 3,
+    )  # fmt: skip
+    assert_array_equal(samples, jnp.zeros_like(X))

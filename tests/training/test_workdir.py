@@ -63,7 +63,7 @@ def changed(key, value):
 
 
 def begin(directory, config=CONFIG, identity=IDENTITY):
-    return check_and_record(directory, "vqgan", config, identity)
+    return check_and_record(directory, "vqgan", config, identity, facts={})
 
 
 @pytest.mark.parametrize(
@@ -179,3 +179,12 @@ def test_room_is_looked_for_where_the_directory_will_be(tmp_path, monkeypatch):
 def test_enough_room_is_enough(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5.1e9))
     check_room(tmp_path, state_bytes=10**9, keep=3)
+
+
+def test_a_run_goes_on_only_with_what_it_rests_on(tmp_path):
+    facts = {"tokenizer": {"fingerprint": "a1"}}
+    check_and_record(tmp_path, "vqgan", CONFIG, IDENTITY, facts)
+    with pytest.raises(ValueError, match=r"tokenizer.fingerprint='a1', now.*'b2'"):
+        check_and_record(
+            tmp_path, "vqgan", CONFIG, IDENTITY, {"tokenizer": {"fingerprint": "b2"}}
+        )
