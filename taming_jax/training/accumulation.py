@@ -15,9 +15,11 @@ def accumulate(
 ) -> tuple[Any, Any, Any]:
     """Runs `fn(carry, micro_batch, i) -> (carry, means, samples)` over `count` parts.
 
-    `batch` is an array or a tree of arrays, all with B examples. The carry goes from part to part, `means` are averaged, `samples` are joined along
-    their first axis. Part i takes every count-th example from i on, so that each
-    device holds an equal share of every part and nothing moves between devices.
+    `batch` is an array or a tree of arrays, all with B examples. The carry goes from
+    part to part, `means` are averaged, `samples` are joined along their first axis.
+    Part i takes every count-th example from i on, so that each device holds an equal
+    share of every part and nothing moves between devices. What `fn` computes of a part
+    as a whole, an adaptive weight for instance, each part has for itself.
     """
     if count == 1:
         return fn(carry, batch, jnp.int32(0))
