@@ -1,11 +1,18 @@
 """Your own pictures: a folder of JPEG, PNG or WebP files, at best a few thousand.
 
     python train_vqgan.py --config configs/custom.py --config.data.train=DIR
-    python train_vqgan.py --config configs/custom.py:small --config.data.train=DIR
+    python train_prior.py --config configs/custom.py --config.data.train=DIR
 
-The first is for an accelerator: 256 x 256 pixels, 16 x 16 codes of 1024. `small` is
-for the processor of a laptop: 64 x 64 pixels, 8 x 8 codes of 512. Every twentieth
-picture is held out unless data.val names another folder.
+The folders in DIR are the classes that the prior is asked for. Other variants, the same
+one in both commands:
+
+    --config configs/custom.py:small                 for a laptop's processor
+    --config configs/custom.py:unconditional         pictures without classes
+    --config configs/custom.py:small_unconditional   both
+
+The plain one is for an accelerator: 256 x 256 pixels, 16 x 16 codes of 1024. `small`
+has 64 x 64 pixels, 8 x 8 codes of 512. Every twentieth picture is held out unless
+data.val names another folder.
 """
 
 from ml_collections import ConfigDict
@@ -24,11 +31,19 @@ def get_config(variant: str = "") -> ConfigDict:
         flip=True,
     )
     config.vqgan = _vqgan()
+    config.prior = _prior()
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    if variant == "small":
+    words = set(variant.split("_")) - {""}
+    if words - {"small", "unconditional"}:
+        raise ValueError(
+            f"custom has no variant {variant!r}: there are 'small', 'unconditional' "
+            "and 'small_unconditional'"
+        )
+    if "small" in words:
         _make_small(config)
-    elif variant:
-        raise ValueError(f"custom has no variant {variant!r}: there is 'small'")
+    if "unconditional" in words:
+        config.prior.update(condition="none", label_dropout=0.0)
+        config.prior.sampling.guidance = 1.0
     return config
 
 
@@ -107,6 +122,60 @@ def _vqgan() -> dict:
     )
 
 
+def _prior() -> dict:
+    return dict(
+        tokenizer=placeholder(str),  # a directory; None: the run's own
+        condition="label",  # the folders' names; "none" where there are no classes
+        shared_vocabulary=False,
+        label_dropout=0.1,
+        pkeep=1.0,
+        model=dict(
+            width=768,
+            layers=12,
+            heads=12,
+            norm="rms",
+            mlp="swiglu",
+            bias=False,
+            qk_norm=True,
+            learned_positions=False,
+            rotary=True,
+            rotary_base=10_000.0,
+            condition_everywhere=False,
+            above=False,
+            dropout=0.1,  # a few thousand pictures are soon known by heart
+            dtype="bfloat16",
+            remat=False,
+        ),
+        sampling=dict(
+            temperature=1.0, top_k=placeholder(int), top_p=0.95, guidance=2.0
+        ),
+        # optimizer
+        learning_rate=3e-4,
+        optimizer=dict(
+            b1=0.9,
+            b2=0.95,
+            weight_decay=0.05,
+            clip=1.0,
+            schedule="cosine",
+            warmup_steps=1_000,
+            final_share=0.1,
+        ),
+        ema_decay=0.999,
+        # run
+        steps=60_000,
+        batch_size=64,
+        accumulate=1,
+        log_every=50,
+        image_every=1_000,
+        eval_every=2_000,
+        eval_examples=1_000,
+        checkpoint_every=1_000,
+        keep_checkpoints=3,
+        on_nonfinite="stop",
+        init_from=placeholder(str),
+    )
+
+
 def _make_small(config: ConfigDict) -> None:
     """Patches instead of pixels, and few steps: minutes on two cores."""
     config.data.image_size = 64
@@ -147,3 +216,24 @@ def _make_small(config: ConfigDict) -> None:
         checkpoint_every=500,
     )
     config.vqgan.optimizer.warmup_steps = 50
+    config.prior.model.update(
+        width=160,
+        layers=4,
+        heads=5,
+        mlp="relu2",
+        learned_positions=True,
+        rotary_base=20.0,
+        condition_everywhere=True,
+        above=True,
+        dtype="float32",
+    )
+    config.prior.update(
+        learning_rate=2e-3,
+        ema_decay=0.99,
+        steps=3_000,
+        batch_size=32,
+        image_every=500,
+        eval_every=500,
+        checkpoint_every=500,
+    )
+    config.prior.optimizer.update(warmup_steps=50, final_share=0.02)

@@ -1,10 +1,13 @@
-"""ImageNet at 256 x 256 with the paper's tokenizer: f = 16, 16384 codes.
+"""ImageNet at 256 x 256 with the paper's models: f = 16, 16384 codes, 1.4B parameters.
 
 Esser, Rombach, Ommer 2021 (arXiv 2012.09841), table 7 and the published model
 `vqgan_imagenet_f16_16384`: 76.1M parameters, reconstruction FID 4.98 on the 50,000
-validation pictures. The paper gives no hours.
+validation pictures. The prior is the paper's class-conditional transformer of 48
+layers: FID 15.98 as it is, 5.20 with rejection by a classifier. The paper gives no
+hours.
 
     python train_vqgan.py --config configs/imagenet.py --config.data.train=DIR
+    python train_prior.py --config configs/imagenet.py --config.data.train=DIR
 
 where DIR holds the folders nXXXXXXXX/*.JPEG, and data.val the like; or leave both as
 TFDS splits. The paper's rate is 4.5e-6 times the global batch and nothing here
@@ -28,6 +31,7 @@ def get_config() -> ConfigDict:
         flip=True,
     )
     config.vqgan = _vqgan()
+    config.prior = _prior()
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     return config
 
@@ -81,6 +85,46 @@ def _vqgan() -> dict:
         image_every=5_000,
         eval_every=10_000,
         eval_examples=2_000,
+        checkpoint_every=5_000,
+        keep_checkpoints=3,
+        on_nonfinite="stop",
+        init_from=placeholder(str),
+    )
+
+
+def _prior() -> dict:
+    """The paper's class-conditional transformer, 1.4B parameters."""
+    return dict(
+        tokenizer=placeholder(str),  # a directory; None: the run's own
+        condition="label",
+        shared_vocabulary=True,  # class c is said with token c
+        label_dropout=0.0,
+        pkeep=1.0,
+        model=dict(
+            width=1_536,
+            layers=48,
+            heads=24,
+            norm="layer",
+            mlp="gelu",
+            bias=True,
+            learned_positions=True,
+            dropout=0.0,
+            dtype="bfloat16",
+            remat=True,
+        ),
+        sampling=dict(temperature=1.0, top_k=600, top_p=0.92, guidance=1.0),
+        # optimizer
+        learning_rate=2.9e-4,  # 4.5e-6 x 64, the rule of the original's cards
+        optimizer=dict(b1=0.9, b2=0.95, weight_decay=0.01),
+        ema_decay=0.999,  # the paper has none
+        # run
+        steps=1_000_000,  # the paper names no number
+        batch_size=64,
+        accumulate=1,
+        log_every=100,
+        image_every=5_000,
+        eval_every=10_000,
+        eval_examples=5_000,
         checkpoint_every=5_000,
         keep_checkpoints=3,
         on_nonfinite="stop",

@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.data = dict(name="shapes", train=24_000, val=500, image_size=64)
     config.vqgan = _vqgan()
+    config.prior = _prior()
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     return config
 
@@ -88,6 +89,58 @@ def _vqgan() -> dict:
         image_every=600,
         eval_every=600,
         checkpoint_every=600,
+        keep_checkpoints=2,
+        on_nonfinite="stop",
+        init_from=placeholder(str),
+    )
+
+
+def _prior() -> dict:
+    return dict(
+        tokenizer=placeholder(str),  # a directory; None: the run's own
+        condition="label",
+        shared_vocabulary=False,
+        label_dropout=0.1,
+        pkeep=1.0,
+        model=dict(
+            width=160,
+            layers=4,
+            heads=5,
+            norm="rms",
+            mlp="relu2",  # cheaper than a gated one on a CPU
+            bias=False,
+            qk_norm=True,
+            learned_positions=True,
+            rotary=True,
+            rotary_base=20.0,
+            condition_everywhere=True,
+            above=True,
+            dropout=0.0,
+        ),
+        sampling=dict(
+            temperature=0.9, top_k=placeholder(int), top_p=0.95, guidance=2.0
+        ),
+        # optimizer
+        learning_rate=2e-3,
+        optimizer=dict(
+            b1=0.9,
+            b2=0.95,
+            weight_decay=0.05,
+            clip=1.0,
+            schedule="cosine",
+            warmup_steps=50,
+            final_share=0.02,
+        ),
+        ema_decay=0.99,
+        # run
+        steps=2_000,
+        batch_size=32,
+        accumulate=1,
+        log_every=50,
+        image_every=500,
+        eval_every=500,
+        eval_examples=500,
+        checkpoint_every=500,
         keep_checkpoints=2,
         on_nonfinite="stop",
         init_from=placeholder(str),
