@@ -14,7 +14,10 @@ import importlib
 
 __version__ = "0.1.0.dev0"
 
-_HOMES = {"load_vqgan": "taming_jax.pretrained"}
+_HOMES = {
+    "load_vqgan": "taming_jax.pretrained",
+    "load_prior": "taming_jax.pretrained",
+}
 
 
 def __getattr__(name: str):

@@ -12,6 +12,7 @@ import tiny_run
 from jax.sharding import AxisType
 
 import taming_jax
+from taming_jax.compilation import jit
 from taming_jax.models.vqgan import VQGAN
 
 
@@ -54,9 +55,7 @@ def test_decoding_gives_whole_images_in_range(vqgan):
 def test_the_module_does_not_clip(vqgan):
     codes = random_codes(2, 3, 5)
     variables = {"params": vqgan.params}
-    unclipped = jax.jit(lambda c: vqgan.module.apply(variables, c, method="decode"))(
-        codes
-    )
+    unclipped = jit(lambda c: vqgan.module.apply(variables, c, method="decode"))(codes)
     assert np.abs(unclipped).max() > 1  # else the test above shows nothing
     np.testing.assert_array_equal(vqgan.decode(codes), np.clip(unclipped, -1, 1))
 
@@ -72,9 +71,7 @@ def test_codes_are_those_of_the_saved_weights(vqgan):
     images = random_images(2, 16, 16, 3)
     variables = {"params": tiny_run.random_params(7)}  # the newest step
     model = VQGAN(**tiny_run.MODEL)
-    expected = jax.jit(lambda x: model.apply(variables, x, method="encode").codes)(
-        images
-    )
+    expected = jit(lambda x: model.apply(variables, x, method="encode").codes)(images)
     np.testing.assert_array_equal(vqgan.encode(images), expected)
 
 
@@ -93,6 +90,7 @@ def test_each_shape_is_compiled_once(vqgan):
         config=vqgan.config,
         directory=vqgan.directory,
         step=vqgan.step,
+        fingerprint=vqgan.fingerprint,
     )
     assert module.stride == counting.stride
     for height in (16, 20, 16, 20):
@@ -123,7 +121,7 @@ def test_a_place_without_a_model_is_named(tmp_path):
 
 
 def test_a_directory_of_something_else_is_named(tmp_path):
-    with pytest.raises(ValueError, match="nothing was trained there"):
+    with pytest.raises(ValueError, match="it has no trained vqgan"):
         taming_jax.load_vqgan(tmp_path)
 
 

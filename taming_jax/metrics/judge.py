@@ -28,6 +28,7 @@ import optax
 from flax import traverse_util
 
 from taming_jax import data
+from taming_jax.compilation import jit
 from taming_jax.models.convolution import space_to_depth
 from taming_jax.training.workdir import write_json
 from taming_jax.units import Images, from_uint8
@@ -147,7 +148,7 @@ def _train(network: Network, source, seed: int):
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         return losses.mean()
 
-    @partial(jax.jit, donate_argnums=(0, 1))
+    @partial(jit, donate_argnums=(0, 1))
     def step(params, opt_state, batch):
         updates, opt_state = optimizer.update(
             jax.grad(loss)(params, batch), opt_state, params

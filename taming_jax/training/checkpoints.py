@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-Best = tuple[str, str]  # a metric and 'max' or 'min'
+from taming_jax.stored import Best, score
 
 
 class Checkpoints:
@@ -34,7 +32,7 @@ class Checkpoints:
         policies = [
             checkpoint_managers.LatestN(keep),
             checkpoint_managers.BestN(
-                get_metric_fn=lambda metrics: _score(metrics, best),
+                get_metric_fn=lambda metrics: score(metrics, best),
                 n=1,
                 keep_checkpoints_without_metrics=False,
             ),
@@ -43,7 +41,7 @@ class Checkpoints:
             directory.absolute(),
             item_names=("state",),
             options=ocp.CheckpointManagerOptions(
-                best_fn=lambda metrics: _score(metrics, best),  # else they are not kept
+                best_fn=lambda metrics: score(metrics, best),  # else they are not kept
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
                 cleanup_tmp_directories=True,
             ),
@@ -63,8 +61,8 @@ class Checkpoints:
         """Whether these are better than the metrics of every checkpoint kept."""
         self.wait()  # or the newest ones might not be on the disk yet
         kept = [self._manager.metrics(step) for step in self._manager.all_steps()]
-        best_kept = max((_score(m, self.best) for m in kept if m), default=-math.inf)
-        return _score(metrics, self.best) > best_kept
+        best_kept = max((score(m, self.best) for m in kept if m), default=-math.inf)
+        return score(metrics, self.best) > best_kept
 
     def save(self, step: int, state: Any, metrics: Mapping | None = None) -> None:
         """Starts to save; waits only for a save that is still under way."""
@@ -90,55 +88,3 @@ class Checkpoints:
         )
         restored = self._manager.restore(step, args=ocp.args.Composite(state=arguments))
         return restored["state"]
-
-
-def load_weights(
-    stage_dir: str | Path, best: bool = False, best_by: Best = ("psnr", "max")
-) -> tuple[int, dict[str, Any]]:
-    """The averaged weights of a stage's newest (or best) checkpoint.
-
-    Returns:
-      (step, {"params": ..., "codebook": ...}) as numpy arrays, whatever devices the
-      checkpoint was written from. Only these parts of it are read.
-
-    Raises:
-      ValueError: if there is no checkpoint.
-    """
-    directory = Path(stage_dir).absolute() / "checkpoints"
-    if not directory.is_dir():
-        raise ValueError(f"{stage_dir} has no checkpoints: is it a run's directory?")
-    options = ocp.CheckpointManagerOptions(create=False)
-    with ocp.CheckpointManager(
-        directory, options=options, item_names=("state",),
-        item_handlers={"state": ocp.PyTreeCheckpointHandler()},
-    ) as manager:  # fmt: skip
-        steps = manager.all_steps()
-        if not steps:
-            raise ValueError(f"{directory} holds no checkpoint yet: train first")
-        step = max(steps)
-        if best:
-            scores = {s: _score(manager.metrics(s) or {}, best_by) for s in steps}
-            step = max(steps, key=lambda s: (scores[s], s))
-        saved = manager.item_metadata(step)["state"].tree
-        wanted = {name: saved[name] for name in ("ema", "codebook")}
-        restored = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(
-                    item=wanted,
-                    restore_args=jax.tree.map(
-                        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
-                    ),
-                    partial_restore=True,
-                )
-            ),
-        )["state"]
-    return step, {"params": restored["ema"], "codebook": restored["codebook"]}
-
-
-def _score(metrics: Mapping[str, float], best: Best) -> float:
-    """Higher is better; the lowest of all where there is no such metric."""
-    name, direction = best
-    if name not in metrics:
-        return -math.inf
-    return metrics[name] if direction == "max" else -metrics[name]

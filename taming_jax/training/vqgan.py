@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from taming_jax import units
+from taming_jax import stored, units
 from taming_jax.compilation import jit
 from taming_jax.interop.perceptual import load_perceptual
 from taming_jax.models.discriminator import Discriminator
@@ -71,10 +71,10 @@ def make_vqgan_stage(
         keep=("image", "index"),
         terms=TERMS,
         shown=SHOWN,
-        best=("psnr", "max"),
+        best=stored.BEST_BY["vqgan"],
         abstract=meshes.abstract_with_shardings(shapes, shardings),
         init=lambda: start_from(
-            recipe.init_from, jit(init, out_shardings=shardings)(key)
+            recipe.init_from, jit(init, out_shardings=shardings)(key), section
         ),
         step=lambda state, batch: step(state, batch, perceptual),
         evaluate=lambda state, batch: evaluate(state, batch, perceptual),

@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 from tiny_stage import CONFIG
 
 from taming_jax.cli.train import main, parse
-from taming_jax.training.checkpoints import load_weights
+from taming_jax.stored import read_checkpoint
 from taming_jax.training.workdir import claimed
 
 ROOT = Path(__file__).parents[2]
@@ -185,7 +185,7 @@ def test_more_steps_are_said_and_made(card, capsys, finished, tmp_path):
     said = capsys.readouterr().out
     assert "changed since this run began: vqgan.steps: 6 -> 7" in said
     assert "continuing from step 6" in said
-    assert load_weights(tmp_path / "vqgan")[0] == 7
+    assert read_checkpoint(tmp_path / "vqgan")[0] == 7
 
 
 # The command, but its process ends by SIGKILL right after the n-th call of a method.
@@ -228,7 +228,7 @@ def assert_same_run(workdir, expected):
     """The same weights bit for bit; the same lines but for the speed."""
     weights, lines = (
         [read(folder / "vqgan") for folder in (workdir, expected)]
-        for read in (load_weights, logged)
+        for read in (read_checkpoint, logged)
     )
     jax.tree.map(assert_array_equal, *weights)
     assert lines[0] == lines[1]
@@ -289,7 +289,7 @@ def test_a_signal_saves_before_the_process_ends(card, tmp_path, number):
         step = int(re.search(r"vqgan (\d+)/", next(progress)).group(1))
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
-    saved, _ = load_weights(tmp_path / "vqgan")
+    saved, _ = read_checkpoint(tmp_path / "vqgan")
     assert saved >= step
     assert f"saved at step {saved}; the same command continues" in said
     assert process.returncode == 128 + number

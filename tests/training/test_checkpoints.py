@@ -1,10 +1,9 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from taming_jax.training.checkpoints import Checkpoints, load_weights
+from taming_jax.training.checkpoints import Checkpoints
 from taming_jax.training.mesh import (
     abstract_with_shardings,
     create_mesh,
@@ -85,42 +84,6 @@ def test_what_was_not_finished_does_not_count(tmp_path):
     (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp-7").mkdir()
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 1
-
-
-def test_weights_are_the_newest_averages(tmp_path):
-    save(tmp_path, {1: 30.0, 2: 20.0, 3: 10.0})
-    step, weights = load_weights(tmp_path)
-    assert (step, sorted(weights)) == (3, ["codebook", "params"])
-    jax.tree.map(assert_array_equal, weights["params"], small_state(3)["ema"])
-
-
-def test_weights_are_the_best_averages_if_asked(tmp_path):
-    save(tmp_path, {1: 10.0, 2: 30.0, 3: 20.0})
-    step, weights = load_weights(tmp_path, best=True)
-    assert step == 2
-    jax.tree.map(assert_array_equal, weights["params"], small_state(2)["ema"])
-
-
-def test_weights_are_plain_arrays(tmp_path):
-    save(tmp_path, {1: None})
-    _, weights = load_weights(tmp_path)
-    assert {type(leaf) for leaf in jax.tree.leaves(weights)} == {np.ndarray}
-
-
-def test_without_ratings_the_newest_is_the_best(tmp_path):
-    save(tmp_path, {1: None, 2: None})
-    assert load_weights(tmp_path, best=True)[0] == 2
-
-
-def test_a_directory_of_something_else_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="has no checkpoints: is it a run's directory"):
-        load_weights(tmp_path)
-
-
-def test_a_run_without_a_checkpoint_is_refused(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(ValueError, match="holds no checkpoint yet: train first"):
-        load_weights(tmp_path)
 
 
 def placed(sizes):

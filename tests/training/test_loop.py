@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from tiny_stage import stage
 
-from taming_jax.training.checkpoints import load_weights
+from taming_jax.stored import read_checkpoint
 from taming_jax.training.loop import train
 from taming_jax.training.mesh import create_mesh
 from taming_jax.training.recipe import Mesh
@@ -203,8 +203,8 @@ def test_best_and_newest_weights_are_the_averages_of_their_steps(tmp_path):
     like = rated({2: 30.0, 4: 10.0, 6: 20.0})
     at_best = run(tmp_path, like=like, eval_every=2, steps=2)
     at_end = run(tmp_path, like=like, eval_every=2)
-    for best, expected in ((True, at_best), (False, at_end)):
-        step, weights = load_weights(tmp_path, best=best)
+    for best, expected in ((("psnr", "max"), at_best), (None, at_end)):
+        step, weights = read_checkpoint(tmp_path, best)
         assert step == expected.step
         jax.tree.map(assert_array_equal, weights["params"], expected.ema)
 
@@ -223,7 +223,7 @@ def test_a_step_that_is_not_finite_stops_the_run_by_name(tmp_path):
     named = r"step 2: l1 is not finite.*pictures \[8, 9, 10, 11\].*on_nonfinite='skip'"
     with pytest.raises(FloatingPointError, match=named):
         run(tmp_path, data=poisoned, checkpoint_every=1)
-    _, weights = load_weights(tmp_path)
+    _, weights = read_checkpoint(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
 
 

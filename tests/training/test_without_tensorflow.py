@@ -23,7 +23,6 @@ import numpy as np
 from tiny_stage import stage
 
 import taming_jax
-from taming_jax.training.checkpoints import load_weights
 from taming_jax.training.loop import train
 from taming_jax.training.mesh import create_mesh
 from taming_jax.training.recipe import Mesh
@@ -48,7 +47,7 @@ vqgan = taming_jax.load_vqgan(directory)
 codes = vqgan.encode(images / np.float32(127.5) - 1)
 print(json.dumps({
     "files": sorted(path.name for path in (directory / "vqgan").iterdir()),
-    "step": load_weights(directory / "vqgan")[0],
+    "step": vqgan.step,
     "codes": codes.shape,
     "tensorflow": bool(sys.modules["tensorflow"]),
 }))

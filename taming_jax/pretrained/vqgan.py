@@ -1,4 +1,4 @@
-"""Trained models for people: `load_vqgan(path)` encodes and decodes pictures.
+"""Trained tokenizers for people: `load_vqgan(path)` encodes and decodes pictures.
 
     vqgan = load_vqgan("runs/shapes")
     codes = vqgan.encode(images)     # float32 [B,H,W,C] in [-1,1] -> int32 [B,h,w]
@@ -10,7 +10,6 @@ weights are arguments of the compiled program, never constants in it. What goes 
 is checked here, once; inside a `jit` of one's own use `vqgan.module.apply`.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from taming_jax import stored
+from taming_jax.compilation import jit
 from taming_jax.models.vqgan import VQGAN
-from taming_jax.training import checkpoints
 from taming_jax.training import mesh as meshes
 from taming_jax.units import Codes, Images
 
@@ -31,7 +31,8 @@ def load_vqgan(path, dtype=None, mesh=None, *, best: bool = False) -> "Pretraine
     """Loads a tokenizer's averaged (EMA) weights.
 
     Args:
-      path: a run's directory W, or its W/vqgan; gs:// too.
+      path: of a run or of an exported model, W or W/vqgan, gs:// too; or the name of a
+        model that the package brings along.
       dtype: of activations and weights, e.g. "bfloat16"; None: as it was trained.
         The codebook and the distances to it are float32 in any case.
       mesh: a `jax.sharding.Mesh` with axes data, fsdp and tensor; None: one device.
@@ -40,19 +41,23 @@ def load_vqgan(path, dtype=None, mesh=None, *, best: bool = False) -> "Pretraine
     Raises:
       ValueError: if there is no trained tokenizer.
     """
-    directory = _stage_directory(path, "vqgan")
-    config = json.loads((directory / "config.json").read_text())["config"]
-    settings = dict(config["vqgan"]["model"])
+    model = stored.read(path, "vqgan", best=best)
+    settings, variables = dict(model.config["vqgan"]["model"]), model.variables
     if dtype is not None:
         settings["dtype"] = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
     module = VQGAN(**settings)
-    step, variables = checkpoints.load_weights(directory, best=best)
     if dtype is not None:
         variables = _cast(variables, settings["dtype"])
     places = None if mesh is None else meshes.state_shardings(variables, mesh)
     variables = jax.device_put(variables, places)
     return PretrainedVQGAN(
-        module, variables, config=config, directory=directory, step=step, mesh=mesh
+        module,
+        variables,
+        config=model.config,
+        directory=model.directory,
+        step=model.step,
+        fingerprint=model.fingerprint,
+        mesh=mesh,
     )
 
 
@@ -65,6 +70,7 @@ class PretrainedVQGAN:
       config: the whole recipe that it was trained with.
       directory: where it was found, W/vqgan.
       step: of the checkpoint.
+      fingerprint: codes of tokenizers with the same one mean the same.
       stride: pixels per code, in both directions.
       codebook_size: codes are in [0, codebook_size).
     """
@@ -77,10 +83,12 @@ class PretrainedVQGAN:
         config: Mapping[str, Any],
         directory: epath.Path,
         step: int,
+        fingerprint: str,
         mesh: jax.sharding.Mesh | None = None,
     ):
         self.module, self.config = module, config
         self.directory, self.step = directory, step
+        self.fingerprint = fingerprint
         self.stride, self.codebook_size = module.stride, module.codebook_size
         self._variables, self._mesh = variables, mesh
 
@@ -90,7 +98,7 @@ class PretrainedVQGAN:
         def decode(variables, codes):
             return jnp.clip(module.apply(variables, codes, method="decode"), -1.0, 1.0)
 
-        self._encode, self._decode = jax.jit(encode), jax.jit(decode)
+        self._encode, self._decode = jit(encode), jit(decode)
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -126,19 +134,6 @@ class PretrainedVQGAN:
         whole = len(batch) % shards == 0
         place = meshes.batch_sharding if whole else meshes.replicated
         return jax.device_put(batch, place(self._mesh))
-
-
-def _stage_directory(path, stage: str) -> epath.Path:
-    """W or W/stage -> W/stage, which has a config.json."""
-    given = epath.Path(path).expanduser().resolve()
-    directory = given if given.name == stage else given / stage
-    if (directory / "config.json").exists():
-        return directory
-    found = "it does not exist" if not given.exists() else "nothing was trained there"
-    raise ValueError(
-        f"no model at {str(path)!r}: {found}; give the directory of a run, W or "
-        f"W/{stage}, as train_{stage}.py leaves it"
-    )
 
 
 def _cast(variables, dtype):

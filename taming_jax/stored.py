@@ -1,0 +1,268 @@
+"""A trained model as it lies on disk: where it is, what it is, and its weights.
+
+    path, stage --find--> directory --read--> Stored --write--> another directory
+
+    W/STAGE/{config.json, checkpoints/}     a stage of a run, as training leaves it
+    DIR/STAGE/{config.json, weights.npz}    exported: its averaged weights alone
+    "shapes"                                a name: exported, and part of this package
+
+Variables are {"params": ..., "codebook": ...}, trees of numpy arrays. Nothing here
+knows what the models are.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+Best = tuple[str, str]  # a metric and 'max' or 'min'
+
+ASSETS = epath.Path(__file__).parent / "assets"
+# What a stage's best checkpoint is best by.
+BEST_BY: dict[str, Best] = {"vqgan": ("psnr", "max"), "prior": ("loss", "min")}
+# What numpy's files can hold, and what is worth to be held.
+DTYPES = ("float16", "float32")
+# What of a tokenizer's settings and parameters turns pictures into codes.
+_CODING_SETTINGS = ("encoder", "quantizer")
+_CODING_PARAMS = ("encoder", "quant_conv", "quantizer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A model with its weights.
+
+    Attributes:
+      directory: where it was found, W/STAGE for example.
+      stage: "vqgan" or "prior".
+      record: all of its config.json.
+      step: of the checkpoint.
+      variables: the averaged (EMA) weights; floating ones are float32.
+    """
+
+    directory: epath.Path
+    stage: str
+    record: Mapping[str, Any]
+    step: int
+    variables: Mapping[str, Any]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The whole recipe card that it was trained with."""
+        return self.record["config"]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of a tokenizer: see `codes_fingerprint`."""
+        return codes_fingerprint(self.config[self.stage]["model"], self.variables)
+
+
+def find(path: str | PurePath, stage: str) -> epath.Path:
+    """The directory of a stage: one that has its config.json.
+
+    Args:
+      path: of a run, an exported model, or a stage of either; gs:// too. What is no
+        path may be the name of a model that the package brings along.
+      stage: "vqgan" or "prior".
+
+    Raises:
+      ValueError: if there is none.
+    """
+    given = _located(path)
+    if not given.exists() and str(path) in bundled():
+        given = ASSETS / str(path)
+    for directory in (given / stage, given):
+        if (directory / "config.json").exists() and _holds(directory, stage):
+            return directory
+    state = f"it has no trained {stage}" if given.exists() else "it does not exist"
+    names = ", ".join(bundled())
+    raise ValueError(
+        f"no model at {str(path)!r}: {state}; give the directory of a run or of an "
+        f"exported model, W or W/{stage}"
+        + (f", or a name out of {names}" if names else "")
+    )
+
+
+def bundled() -> tuple[str, ...]:
+    """The names of the models that the package brings along."""
+    if not ASSETS.is_dir():
+        return ()
+    return tuple(sorted(entry.name for entry in ASSETS.iterdir() if entry.is_dir()))
+
+
+def read(path: str | PurePath, stage: str, best: bool = False) -> Stored:
+    """Reads the averaged weights of a stage's newest checkpoint.
+
+    Args:
+      path: as `find` takes it.
+      stage: "vqgan" or "prior".
+      best: the best checkpoint by `BEST_BY` instead; an exported model has only one.
+
+    Raises:
+      ValueError: if there is none, or it is damaged.
+    """
+    directory = find(path, stage)
+    record = json.loads((directory / "config.json").read_text())
+    if (directory / "weights.npz").exists():
+        step, variables = record["step"], _read_arrays(directory / "weights.npz")
+    else:
+        step, variables = read_checkpoint(directory, BEST_BY[stage] if best else None)
+    return Stored(directory, stage, record, step, variables)
+
+
+def read_checkpoint(
+    stage_dir: str | PurePath, best: Best | None = None
+) -> tuple[int, dict[str, Any]]:
+    """The averaged weights of the newest checkpoint, or of the best by a metric.
+
+    Returns:
+      (step, variables) as numpy arrays, whatever devices the checkpoint was written
+      from. Only these parts of it are read.
+
+    Raises:
+      ValueError: if there is no checkpoint.
+    """
+    directory = _located(stage_dir) / "checkpoints"
+    if not directory.is_dir():
+        raise ValueError(f"{stage_dir} has no checkpoints: is it a run's directory?")
+    options = ocp.CheckpointManagerOptions(create=False)
+    with ocp.CheckpointManager(
+        directory, options=options, item_names=("state",),
+        item_handlers={"state": ocp.PyTreeCheckpointHandler()},
+    ) as manager:  # fmt: skip
+        steps = manager.all_steps()
+        if not steps:
+            raise ValueError(f"{directory} holds no checkpoint yet: train first")
+        step = max(steps)
+        if best:
+            scores = {s: score(manager.metrics(s) or {}, best) for s in steps}
+            step = max(steps, key=lambda s: (scores[s], s))
+        saved = manager.item_metadata(step)["state"].tree
+        wanted = {name: saved[name] for name in ("ema", "codebook")}
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(
+                    item=wanted,
+                    restore_args=jax.tree.map(
+                        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+                    ),
+                    partial_restore=True,
+                )
+            ),
+        )["state"]
+    return step, {"params": restored["ema"], "codebook": restored["codebook"]}
+
+
+def score(metrics: Mapping[str, float], best: Best) -> float:
+    """Higher is better; the lowest of all where there is no such metric."""
+    name, direction = best
+    if name not in metrics:
+        return -math.inf
+    return metrics[name] if direction == "max" else -metrics[name]
+
+
+def write(
+    directory: epath.Path, model: Stored, *, dtype: str, card: Mapping[str, Any]
+) -> None:
+    """Writes an exported model, config.json and weights.npz, into a directory.
+
+    Args:
+      directory: made if it is not there.
+      model: what is written; its record is kept.
+      dtype: of the weights, one of `DTYPES`. The quantizer's stay float32 in any case:
+        half a bit in its distances flips codes.
+      card: what else people should know of it, in JSON's types.
+
+    Raises:
+      ValueError: for another dtype, or one that does not hold the weights.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"dtype is {dtype!r}; weights are kept as {' or '.join(DTYPES)}"
+        )
+    arrays = {}
+    for name, array in flatten_dict(dict(model.variables), sep="/").items():
+        kept = name.startswith(("params/quantizer/", "codebook/"))
+        arrays[name] = array if kept else _rounded(name, array, dtype)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "weights.npz").open("wb") as file:
+        np.savez(file, **arrays)
+    about = {"stage": model.stage, "step": model.step, "card": dict(card)}
+    record = json.dumps({**model.record, **about}, indent=2)
+    (directory / "config.json").write_text(record + "\n")
+
+
+def codes_fingerprint(settings: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
+    """Tells tokenizers apart by what turns a picture into codes: 32 hex digits.
+
+    Codes of equal fingerprints mean the same. The decoder does not enter, for it may be
+    trained further while the codes are frozen; and of the encoder enters what half
+    precision keeps, so that an exported model has the fingerprint of its run.
+
+    Args:
+      settings: the fields of the tokenizer, `config.vqgan.model`.
+      variables: its weights.
+    """
+    made_by = {name: settings.get(name) for name in _CODING_SETTINGS}
+    made_by["dtype"] = settings.get("dtype", "float32")
+    digest = hashlib.blake2b(json.dumps(made_by, sort_keys=True).encode())
+    params = {part: variables["params"][part] for part in _CODING_PARAMS}
+    for name, array in sorted(flatten_dict(params, sep="/").items()):
+        kept = "float32" if name.startswith("quantizer/") else "float16"
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, kept)
+        digest.update(f"{name} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _located(path: str | PurePath) -> epath.Path:
+    """An absolute path; a bucket's is that already, and etils would break it."""
+    given = epath.Path(path).expanduser()
+    return given if "://" in str(given) else given.absolute()
+
+
+def _holds(directory: epath.Path, stage: str) -> bool:
+    """Whether it is of this stage, by its name or, if exported, by what it says."""
+    if directory.name == stage:
+        return True
+    return json.loads((directory / "config.json").read_text()).get("stage") == stage
+
+
+def _read_arrays(path: epath.Path) -> dict[str, Any]:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged: {error}; export the model again, or get another copy"
+        ) from error
+    full = {
+        name: array.astype(np.float32) if array.dtype.kind == "f" else array
+        for name, array in arrays.items()
+    }
+    return {"params": {}, "codebook": {}} | unflatten_dict(full, sep="/")
+
+
+def _rounded(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    if array.dtype.kind != "f":
+        return array
+    with np.errstate(over="ignore"):
+        rounded = array.astype(dtype)
+    if not np.isfinite(rounded).all():
+        raise ValueError(
+            f"{name} reaches {np.abs(array).max():g}, more than {dtype} holds; keep "
+            "the weights as float32"
+        )
+    return rounded
