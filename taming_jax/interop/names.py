@@ -1,9 +1,10 @@
-"""The original's first stage by name: https://github.com/CompVis/taming-transformers.
+"""The original's models by name: https://github.com/CompVis/taming-transformers.
 
 GENERATOR       encoder, quantizer, decoder         our side: "params"
 DISCRIMINATOR   with BatchNorm, _ACTNORM with that  our side: variables by collection
 PERCEPTUAL      VGG16 and heads of LPIPS            our side: models.perceptual's tree
 VQ_MODEL        a whole checkpoint                  our side: a dict of these three
+GPT             the second stage's transformer      our side: "params"
 """
 
 import numpy as np
@@ -12,6 +13,7 @@ from taming_jax.interop.tables import Row, Table, Transform, under
 from taming_jax.models.perceptual import STAGES
 
 SAME = Transform(lambda a: a, lambda a: a)
+MATRIX = Transform(np.transpose, np.transpose)
 KERNEL = Transform(lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
 PER_CHANNEL = Transform(np.ravel, lambda v: v.reshape(1, -1, 1, 1))
 
@@ -130,4 +132,32 @@ VQ_MODEL = (
     *under("generator/", "", GENERATOR),
     *under("discriminator/", "loss.discriminator.", DISCRIMINATOR),
     *under("perceptual/", "loss.perceptual_loss.", PERCEPTUAL),
+)
+
+
+def _linear(ours: str, theirs: str) -> Table:
+    return (
+        Row(f"{ours}/kernel", f"{theirs}.weight", MATRIX),
+        Row(f"{ours}/bias", f"{theirs}.bias", SAME),
+    )
+
+
+_GPT_BLOCK = (
+    *_norm("norm1", "ln1"),
+    *_linear("query", "attn.query"),
+    *_linear("key", "attn.key"),
+    *_linear("value", "attn.value"),
+    *_linear("out", "attn.proj"),
+    *_norm("norm2", "ln2"),
+    *_linear("up", "mlp.0"),
+    *_linear("down", "mlp.2"),
+    Row(None, "attn.mask", SAME),
+)
+
+GPT = (
+    Row("embedding", "tok_emb.weight", SAME),
+    Row("positions", "pos_emb", Transform(lambda p: p[0], lambda p: p[None])),
+    *under("blocks/", "blocks.{layer}.", _GPT_BLOCK),
+    *_norm("norm_out", "ln_f"),
+    Row("head/kernel", "head.weight", MATRIX),
 )

@@ -5,10 +5,17 @@
 A row is (ours, theirs, transform). Placeholders such as `{i}` stand for a number that
 is the same on both sides, so that rows can be read in either direction; each tensor
 must be met by exactly one. A row whose `ours` is None names what is of no use here.
+
+`{layer}` stands on their side only: tensors with the numbers 0, 1, ... there are one
+array here, stacked along a new axis 0.
+
+    {"blocks.0.ln1.bias": [D], "blocks.1.ln1.bias": [D]}
+    <-> {"blocks": {"norm1": {"bias": [2,D]}}}
 """
 
 import functools
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -30,6 +37,11 @@ class Row(NamedTuple):
     theirs: str
     transform: Transform
 
+    @property
+    def stacks(self) -> bool:
+        """Whether their numbered tensors lie in one array of ours."""
+        return self.ours is not None and "{layer}" in self.theirs
+
 
 Table = tuple[Row, ...]
 
@@ -37,22 +49,38 @@ Table = tuple[Row, ...]
 def to_ours(table: Table, tensors: Mapping[str, np.ndarray]) -> dict:
     """Their flat names to tensors -> our nested tree.
 
-    ValueError where a name is met by no row, or by more than one.
+    ValueError where a name is met by no row, or by more than one, and where a layer is
+    missing.
     """
-    found = {}
+    found, layers = {}, defaultdict(dict)
     for name, tensor in tensors.items():
-        row, ours = _translate(table, name, source="theirs", target="ours")
-        if ours is not None:
-            found[ours] = row.transform.to_ours(np.asarray(tensor))
-    return unflatten_dict(found, sep="/")
+        row, numbers = _match(table, name, side="theirs")
+        if row.ours is None:
+            continue
+        ours, tensor = (
+            row.ours.format(**numbers),
+            row.transform.to_ours(np.asarray(tensor)),
+        )
+        if row.stacks:
+            layers[ours][int(numbers["layer"])] = tensor
+        else:
+            found[ours] = tensor
+    stacked = {ours: _stack(ours, numbered) for ours, numbered in layers.items()}
+    return unflatten_dict(found | stacked, sep="/")
 
 
 def to_theirs(table: Table, tree: Mapping) -> dict[str, np.ndarray]:
     """Our nested tree -> their flat names to tensors; errors as in `to_ours`."""
     found = {}
     for name, tensor in flatten_dict(tree, sep="/").items():
-        row, theirs = _translate(table, name, source="ours", target="theirs")
-        found[theirs] = row.transform.to_theirs(np.asarray(tensor))
+        row, numbers = _match(table, name, side="ours")
+        tensor = np.asarray(tensor)
+        if not row.stacks:
+            found[row.theirs.format(**numbers)] = row.transform.to_theirs(tensor)
+            continue
+        for layer, part in enumerate(tensor):
+            theirs = row.theirs.format(**numbers, layer=layer)
+            found[theirs] = row.transform.to_theirs(part)
     return found
 
 
@@ -64,9 +92,9 @@ def under(ours: str, theirs: str, table: Iterable[Row]) -> Table:
     )
 
 
-def _translate(table, name, *, source, target):
-    """Return the one row that meets `name`, and the name on the other side."""
-    met = [(row, _pattern(getattr(row, source)).fullmatch(name)) for row in table]
+def _match(table, name, *, side) -> tuple[Row, dict[str, str]]:
+    """Return the one row that meets `name`, and what its placeholders stand for."""
+    met = [(row, _pattern(getattr(row, side)).fullmatch(name)) for row in table]
     met = [(row, match) for row, match in met if match]
     if len(met) != 1:
         raise ValueError(
@@ -74,8 +102,16 @@ def _translate(table, name, *, source, target):
             "is this another kind of model?"
         )
     row, match = met[0]
-    template = getattr(row, target)
-    return row, template and template.format(**match.groupdict())
+    return row, match.groupdict()
+
+
+def _stack(ours, numbered):
+    if sorted(numbered) != list(range(len(numbered))):
+        raise ValueError(
+            f"{ours} is stacked from layers {sorted(numbered)}, and needs all from 0 "
+            f"to {max(numbered)}: is the checkpoint whole?"
+        )
+    return np.stack([numbered[layer] for layer in range(len(numbered))])
 
 
 @functools.cache

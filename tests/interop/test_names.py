@@ -8,12 +8,14 @@ from taming_jax.interop.names import (
     DISCRIMINATOR,
     DISCRIMINATOR_ACTNORM,
     ENCODER,
+    GPT,
     PERCEPTUAL,
     VQ_MODEL,
 )
 from taming_jax.interop.tables import Row, Transform, to_ours, to_theirs
 
 OF_NO_USE = ("num_batches_tracked", "scaling_layer.shift", "scaling_layer.scale")
+OF_NO_USE += ("attn.mask",)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,7 @@ OF_NO_USE = ("num_batches_tracked", "scaling_layer.shift", "scaling_layer.scale"
         ("06_discriminator_actnorm", DISCRIMINATOR_ACTNORM),
         ("07_lpips", PERCEPTUAL),
         ("08_vqlpips_training", VQ_MODEL),
+        ("09_gpt", GPT),
     ],
 )
 def test_every_tensor_comes_back_under_its_name(name, table):
@@ -51,3 +54,14 @@ def test_a_name_of_two_rows_is_refused():
 def test_numbers_in_names_are_carried_over():
     tree = to_ours(ENCODER, {"down.12.block.3.norm1.weight": np.ones(2)})
     assert list(tree["down_12_block_3"]["norm1"]) == ["scale"]
+
+
+def test_layers_are_stacked_by_their_numbers():
+    names = [f"blocks.{layer}.ln1.bias" for layer in (10, 2, 0, 1, *range(3, 10))]
+    tree = to_ours(GPT, {name: np.array([float(name.split(".")[1])]) for name in names})
+    assert_array_equal(tree["blocks"]["norm1"]["bias"], np.arange(11.0)[:, None])
+
+
+def test_a_missing_layer_is_refused():
+    with pytest.raises(ValueError, match=r"norm1/bias is stacked from layers \[0, 2\]"):
+        to_ours(GPT, {f"blocks.{layer}.ln1.bias": np.zeros(2) for layer in (0, 2)})

@@ -1,0 +1,152 @@
+"""One block of a transformer, the paper's or a modern one, and rotary positions.
+
+    x [B,T,D] -> norm1 -> query, key, value [B,N,T,E] -> attend -> out  -> + -> x
+    x [B,T,D] -> norm2 -> up (and gate) [B,T,M] -> activation   -> down -> + -> x
+
+    B batch    T places of x      D width    N heads    E D // N, of one head
+    M hidden   S places seen      mask bool [T,S], what each place may see
+
+A block is applied in one piece, or as `project` and `combine` with keys and values in
+between that reach further back than its own: those that a cache has kept.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from taming_jax.models.convolution import normal
+
+EPSILON = 1e-5  # of every normalisation
+INITIAL = normal(0.02)  # of every weight; biases begin as zeros
+
+
+class Block(nn.Module):
+    """Attention, then an MLP; each reads what is normalised and adds to what is not.
+
+    norm: a key of NORMS.
+    mlp: a key of MLPS.
+    mlp_width: M; None: 4 D, with a gate two thirds of it (in steps of 64).
+    bias: of the products, and of layer norms.
+    qk_norm: scale every query and key to one length, times learned factors.
+    dropout: of what each half adds.
+    dtype: of activations and products; parameters and softmax are float32.
+    """
+
+    width: int
+    heads: int
+    norm: str = "layer"
+    mlp: str = "gelu"
+    mlp_width: int | None = None
+    bias: bool = True
+    qk_norm: bool = False
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        norm = partial(NORMS[self.norm], self.bias, self.dtype)
+        linear = partial(
+            nn.Dense, use_bias=self.bias, kernel_init=INITIAL, dtype=self.dtype
+        )
+        self.norm1, self.norm2 = norm(), norm()
+        self.query, self.key = linear(self.width), linear(self.width)
+        self.value, self.out = linear(self.width), linear(self.width)
+        if self.qk_norm:
+            self.query_norm = NORMS["rms"](False, self.dtype)
+            self.key_norm = NORMS["rms"](False, self.dtype)
+        hidden = self.mlp_width or _hidden(self.width, MLPS[self.mlp].gated)
+        self.up, self.down = linear(hidden), linear(self.width)
+        if MLPS[self.mlp].gated:
+            self.gate = linear(hidden)
+        self.drop = nn.Dropout(self.dropout)
+
+    def __call__(self, x, angles, mask, *, train: bool) -> jax.Array:
+        """x [B,T,D], angles float32 [T,E/2] or None, mask [T,T] -> [B,T,D]."""
+        return self.combine(x, *self.project(x, angles), mask, train=train)
+
+    def project(self, x, angles) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """x [B,T,D] -> queries, keys and values, each [B,N,T,E]."""
+        x = self.norm1(x)
+        q, k, v = (self._split(f(x)) for f in (self.query, self.key, self.value))
+        if self.qk_norm:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
+        return q, k, v
+
+    def combine(self, x, q, k, v, mask, *, train: bool) -> jax.Array:
+        """x [B,T,D], q [B,N,T,E], k and v [B,N,S,E], mask [T,S] -> [B,T,D]."""
+        seen = attend(q, k, v, mask).swapaxes(1, 2).reshape(x.shape)
+        x = x + self.drop(self.out(seen), deterministic=not train)
+        activation, gated = MLPS[self.mlp]
+        y = self.norm2(x)
+        y = activation(self.up(y), self.gate(y)) if gated else activation(self.up(y))
+        return x + self.drop(self.down(y), deterministic=not train)
+
+    @nn.nowrap
+    def _split(self, x):
+        return x.reshape(*x.shape[:-1], self.heads, -1).swapaxes(1, 2)
+
+
+def attend(q, k, v, mask) -> jax.Array:
+    """Mix the values by softmax(q k / sqrt(E)), which is float32; result as v.
+
+    q [B,N,T,E], k and v [B,N,S,E], mask bool [T,S], true where s may be seen.
+    """
+    scores = jnp.einsum("bnte,bnse->bnts", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask, scores * q.shape[-1] ** -0.5, -jnp.inf)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bnts,bnse->bnte", weights, v)
+
+
+def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+    """Turn each pair (i, i + E/2) of the last axis by its angle; [...,T,E], [T,E/2]."""
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    turned = jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def rotary_angles(rows, columns, *, head_width: int, base: float) -> jax.Array:
+    """Angles of places on a grid: rows and columns [T] -> float32 [T,E/2].
+
+    Half of the pairs turn with the row and half with the column, with wave lengths
+    from 2 pi on to almost 2 pi `base` (Su et al. 2021, in two dimensions).
+    """
+    count = head_width // 4  # pairs for each of the two
+    frequencies = base ** (-jnp.arange(count, dtype=jnp.float32) / count)
+    along = [jnp.asarray(x, jnp.float32)[:, None] for x in (rows, columns)]
+    return jnp.concatenate([x * frequencies for x in along], axis=-1)
+
+
+class MLP(NamedTuple):
+    """What happens between `up` and `down`; with a gate, a function of both."""
+
+    activation: Callable
+    gated: bool
+
+
+def _hidden(width: int, gated: bool) -> int:
+    return -(-8 * width // 3 // 64) * 64 if gated else 4 * width
+
+
+def _layer_norm(bias: bool, dtype) -> nn.Module:
+    return nn.LayerNorm(EPSILON, dtype, use_bias=bias, use_fast_variance=False)
+
+
+def _rms_norm(bias: bool, dtype) -> nn.Module:
+    del bias  # it has none
+    return nn.RMSNorm(EPSILON, dtype)
+
+
+NORMS = {"layer": _layer_norm, "rms": _rms_norm}
+
+# Hendrycks and Gimpel 2016, not its approximation; So et al. 2021; Shazeer 2020
+MLPS = {
+    "gelu": MLP(partial(jax.nn.gelu, approximate=False), gated=False),
+    "relu2": MLP(lambda up: jnp.square(jax.nn.relu(up)), gated=False),
+    "swiglu": MLP(lambda up, gate: jax.nn.silu(gate) * up, gated=True),
+}

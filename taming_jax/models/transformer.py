@@ -1,0 +1,300 @@
+"""A decoder-only transformer over tokens: the paper's GPT, or a modern one by fields.
+
+    tokens [B,T] -> embeddings [B,T,D] -> blocks -> norm -> head -> logits [B,T,V]
+
+    B batch    T places, condition tokens first    D width    V vocab_size
+    L layers   S places a cache holds              N heads    E D // N, of one head
+
+The logits at place t are of token t + 1 and depend on tokens 0..t only. Blocks lie in
+stacked parameters, axis 0 the layer, so that what a deep model compiles to is not
+longer than what a shallow one does. `extend` goes on where a cache has got to, by any
+number of tokens, and gives the logits that the whole sequence would have at once.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jax import lax
+
+from taming_jax.models.attention import INITIAL, MLPS, NORMS, Block, rotary_angles
+from taming_jax.models.fields import choose, strict
+from taming_jax.models.vqgan import DTYPES
+from taming_jax.units import Tokens
+
+F32 = jnp.float32
+
+# Up to so many layers each gets code of its own: on CPUs a training step of four was
+# 15 % slower in a loop, where weights and activations are copied into and out of.
+UNROLLED = 8
+
+
+@struct.dataclass
+class Cache:
+    """What `extend` keeps of the places that it has seen.
+
+    keys, values: [L,B,N,S,E] in the model's dtype.
+    tokens: int32 [B,S].
+    index: int32 [], how many places are filled.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    tokens: Tokens
+    index: jax.Array
+
+
+@strict
+class Transformer(nn.Module):
+    """Next-token logits; the defaults are the paper's GPT (Esser et al. 2021).
+
+    vocab_size: V, condition tokens included.
+    length: the most places of an input, the paper's block_size.
+    grid: height and width of the codes; the image token at row r and column c is at
+        place prefix + r * width + c. Only `rotary` and `above` need it.
+    prefix: condition tokens before the image tokens.
+    norm, mlp, mlp_width, bias, qk_norm, dropout: of the blocks, see `Block`; dropout
+        also of the embeddings.
+    learned_positions: a vector per place, added to the embeddings.
+    rotary: queries and keys turn with row and column; condition tokens do not.
+    rotary_base: ratio of the longest to the shortest wave length.
+    tied_head: the head's weights are the embeddings.
+    condition_everywhere: add the one condition token's embedding at every place.
+    above: add an embedding of the code above the one to come, which is that of the
+        place whose successor is asked for, one row up; small models learn sooner.
+    remat: recompute blocks in the backward pass instead of keeping activations.
+    dtype: of activations, products and caches, "float32" or "bfloat16"; parameters,
+        softmax and logits are float32.
+    """
+
+    vocab_size: int
+    length: int
+    width: int
+    layers: int
+    heads: int
+    grid: Sequence[int] | None = None
+    prefix: int = 1
+    norm: str = "layer"
+    mlp: str = "gelu"
+    mlp_width: int | None = None
+    bias: bool = True
+    learned_positions: bool = True
+    rotary: bool = False
+    rotary_base: float = 10_000.0
+    qk_norm: bool = False
+    tied_head: bool = False
+    condition_everywhere: bool = False
+    above: bool = False
+    dropout: float = 0.0
+    remat: bool = False
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        super().__post_init__()
+        choose("Transformer", "norm", self.norm, NORMS)
+        choose("Transformer", "mlp", self.mlp, MLPS)
+        choose("Transformer", "dtype", self.dtype, DTYPES)
+        if self.width % self.heads:
+            raise ValueError(
+                f"width={self.width} is not divided by heads={self.heads}; change one"
+            )
+        if self.rotary and self.width // self.heads % 4:
+            raise ValueError(
+                f"rotary positions need heads whose width is a multiple of 4, not "
+                f"{self.width} / {self.heads}: change width or heads"
+            )
+        if (self.rotary or self.above) and self.grid is None:
+            raise ValueError("rotary and above need grid=(height, width) of the codes")
+        if self.condition_everywhere and self.prefix != 1:
+            raise ValueError(
+                f"condition_everywhere is for one condition token, not {self.prefix}"
+            )
+
+    def setup(self):
+        table = (self.vocab_size, self.width)
+        self.embedding = self.param("embedding", INITIAL, table)
+        if self.above:
+            self.embedding_above = self.param("embedding_above", INITIAL, table)
+        if self.learned_positions:
+            shape = (self.length, self.width)
+            self.positions = self.param("positions", nn.initializers.zeros, shape)
+        if self.has_variable("params", "blocks"):  # stacked, or as `unstacked` has them
+            self.blocks = self.get_variable("params", "blocks")
+        else:
+            self.blocks = self.param("blocks", self._init_blocks)
+        self.norm_out = NORMS[self.norm](self.bias, DTYPES[self.dtype])
+        self.drop = nn.Dropout(self.dropout)
+        if not self.tied_head:
+            self.head = nn.Dense(
+                self.vocab_size,
+                use_bias=False,
+                kernel_init=INITIAL,
+                dtype=DTYPES[self.dtype],
+                dot_general=partial(lax.dot_general, preferred_element_type=F32),
+            )
+
+    def __call__(self, tokens: Tokens, *, train: bool = False) -> jax.Array:
+        """Tokens [B,T], T up to `length` -> logits float32 [B,T,V].
+
+        Takes the rng "dropout" where there is dropout and `train` is set.
+        """
+        self._check_length(tokens.shape[1], "an input")
+        places = jnp.arange(tokens.shape[1])
+        x = self._embed(tokens, tokens, places, train=train)
+        angles, mask = self._angles(places), places[:, None] >= places
+        drops = train and self.dropout > 0
+        key = self.make_rng("dropout") if drops else None
+        block = self._block()
+
+        def layer(x, params, i):
+            rngs = {"dropout": jax.random.fold_in(key, i)} if drops else {}
+            return block.apply(
+                {"params": params}, x, angles, mask, train=train, rngs=rngs
+            )
+
+        if self.remat:
+            layer = jax.checkpoint(layer, prevent_cse=self.layers <= UNROLLED)
+        return self._logits(self._over_layers(layer, x))
+
+    def extend(self, tokens: Tokens, cache: Cache) -> tuple[jax.Array, Cache]:
+        """Tokens [B,t] that follow those in the cache -> (logits [B,t,V], cache).
+
+        There must be room for them: the index, not known yet, is not looked at here.
+        """
+        places = cache.index + jnp.arange(tokens.shape[1])
+        history = lax.dynamic_update_slice(cache.tokens, tokens, (0, cache.index))
+        x = self._embed(tokens, history, places, train=False)
+        angles = self._angles(places)
+        mask = places[:, None] >= jnp.arange(history.shape[1])
+        block = self._block()
+
+        def layer(carry, params, i):
+            x, keys, values = carry
+            apply = partial(block.apply, {"params": params}, x)
+            q, k, v = apply(angles, method="project")
+            at = (i, 0, 0, cache.index, 0)
+            keys = lax.dynamic_update_slice(keys, k[None], at)
+            values = lax.dynamic_update_slice(values, v[None], at)
+            k = lax.dynamic_index_in_dim(keys, i, keepdims=False)
+            v = lax.dynamic_index_in_dim(values, i, keepdims=False)
+            return apply(q, k, v, mask, train=False, method="combine"), keys, values
+
+        x, keys, values = self._over_layers(layer, (x, cache.keys, cache.values))
+        return self._logits(x), Cache(keys, values, history, places[-1] + 1)
+
+    @nn.nowrap
+    def empty_cache(self, batch: int, length: int) -> Cache:
+        """A cache for `batch` sequences of up to `length` places."""
+        self._check_length(length, "a cache")
+        shape = (self.layers, batch, self.heads, length, self.width // self.heads)
+        keys, values = (jnp.zeros(shape, DTYPES[self.dtype]) for _ in range(2))
+        tokens = jnp.zeros((batch, length), jnp.int32)
+        return Cache(keys, values, tokens, jnp.zeros((), jnp.int32))
+
+    @nn.nowrap
+    def unstacked(self, params) -> dict:
+        """Params with the blocks of a shallow model apart, for use inside a loop.
+
+        A slice of stacked weights would be copied there for every token: three times
+        slower for one picture at a time.
+        """
+        if self.layers > UNROLLED or isinstance(params["blocks"], tuple):
+            return params
+        stacked = params["blocks"]
+        apart = [jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(self.layers)]
+        return {**params, "blocks": tuple(apart)}
+
+    def _over_layers(self, layer, carry):
+        """Apply `layer(carry, params, number) -> carry` for each block in turn."""
+        if self.layers > UNROLLED:
+            numbered = self.blocks, jnp.arange(self.layers)
+            return lax.scan(lambda x, p: (layer(x, *p), None), carry, numbered)[0]
+        for i, params in enumerate(self.unstacked({"blocks": self.blocks})["blocks"]):
+            carry = layer(carry, params, i)
+        return carry
+
+    def _embed(self, tokens, history, places, *, train: bool):
+        """Tokens [B,t] at places [t] of the history [B,S] -> float [B,t,D]."""
+        x = self.embedding[tokens]
+        if self.learned_positions:
+            x += self.positions[places]
+        if self.condition_everywhere:
+            x += self.embedding[history[:, :1]]
+        if self.above:
+            back = places - (self.grid[1] - 1)  # [t]
+            codes = history[:, jnp.maximum(back, 0)]
+            is_code = (back >= self.prefix)[:, None]
+            x += jnp.where(is_code, self.embedding_above[codes], 0.0)
+        return self.drop(x.astype(DTYPES[self.dtype]), deterministic=not train)
+
+    def _logits(self, x):
+        x = self.norm_out(x)
+        if not self.tied_head:
+            return self.head(x)
+        table = self.embedding.astype(x.dtype)
+        return jnp.einsum("btd,vd->btv", x, table, preferred_element_type=F32)
+
+    def _angles(self, places):
+        """Rotary angles float32 [t,E/2] of places [t]; zero for condition tokens."""
+        if not self.rotary:
+            return None
+        rows, columns = jnp.divmod(jnp.maximum(places - self.prefix, 0), self.grid[1])
+        width = self.width // self.heads
+        return rotary_angles(rows, columns, head_width=width, base=self.rotary_base)
+
+    @nn.nowrap
+    def _block(self) -> Block:
+        names = {f.name for f in dataclasses.fields(Block)} - {"parent", "name"}
+        fields = {name: getattr(self, name) for name in names}
+        return Block(**fields | {"dtype": DTYPES[self.dtype]}, parent=None)
+
+    @nn.nowrap
+    def _check_length(self, places: int, what: str) -> None:
+        if not 0 < places <= self.length:
+            raise ValueError(
+                f"{what} of {places} places; this transformer has from 1 to "
+                f"length={self.length}"
+            )
+
+    @nn.nowrap
+    def _init_blocks(self, key):
+        x, mask = jnp.zeros((1, 1, self.width)), jnp.ones((1, 1), bool)
+        init = partial(self._block().init, train=False)
+        keys = jax.random.split(key, self.layers)
+        return jax.vmap(lambda key: init(key, x, None, mask)["params"])(keys)
+
+
+def logical_axes(path: str) -> tuple[str, ...]:
+    """Names of the axes of the parameter at `path`, such as "blocks/query/kernel".
+
+    vocab, place, width, heads (N x E), hidden, head_width or layer, for a mesh to say
+    over which of its own axes it splits each.
+    """
+    part, axes = path, ()
+    if path.startswith("blocks/"):
+        part, axes = path.removeprefix("blocks/"), ("layer",)
+    met = [names for pattern, names in AXES if re.fullmatch(pattern, part)]
+    if len(met) != 1:
+        raise ValueError(f"a transformer has no parameter {path!r}")
+    return axes + met[0]
+
+
+AXES = (
+    (r"embedding(_above)?", ("vocab", "width")),
+    (r"positions", ("place", "width")),
+    (r"norm(1|2|_out)/(scale|bias)", ("width",)),
+    (r"(query|key|value)/kernel", ("width", "heads")),
+    (r"(query|key|value)/bias", ("heads",)),
+    (r"(query|key)_norm/scale", ("head_width",)),
+    (r"out/kernel", ("heads", "width")),
+    (r"(up|gate)/kernel", ("width", "hidden")),
+    (r"(up|gate)/bias", ("hidden",)),
+    (r"down/kernel", ("hidden", "width")),
+    (r"(out|down)/bias", ("width",)),
+    (r"head/kernel", ("width", "vocab")),
+)
