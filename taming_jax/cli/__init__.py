@@ -7,9 +7,9 @@ help. What is heavy is imported by `run`, so that `--help` answers at once.
 import argparse
 import sys
 
-from taming_jax.cli import evaluate, reconstruct
+from taming_jax.cli import evaluate, reconstruct, tokenize
 
-VERBS = {"reconstruct": reconstruct, "evaluate": evaluate}
+VERBS = {"reconstruct": reconstruct, "evaluate": evaluate, "tokenize": tokenize}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """--workdir or --model, --seed, --batch_size."""
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", metavar="W", help="the directory of a run")
-    model.add_argument("--model", metavar="DIR", help="the directory of a model")
+    model.add_argument(
+        "--model", metavar="DIR|NAME", help="an exported model, or one of the package"
+    )
     parser.add_argument(
         "--seed",
         type=int,
@@ -15,6 +17,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="of all that is drawn at random",
     )
+    add_batch_size(parser)
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """--batch_size."""
     parser.add_argument(
         "--batch_size",
         type=positive,

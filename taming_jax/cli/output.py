@@ -16,7 +16,7 @@ def new_directory(path: str | Path) -> Iterator[Path]:
     path = Path(path).expanduser()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(
-            f"--output {path} exists and is not an empty directory; nothing is "
+            f"{path} exists and is not an empty directory; nothing is "
             "overwritten: name another one, or empty it"
         )
     unfinished = path.with_name(f".{path.name}.part")

@@ -9,6 +9,7 @@ import difflib
 import inspect
 from collections.abc import Mapping
 
+from taming_jax.data.codes import open_codes
 from taming_jax.data.decoding import read_image
 from taming_jax.data.embedded import open_scenes, open_shapes
 from taming_jax.data.folder import list_images, open_folder
@@ -23,6 +24,7 @@ __all__ = [
     "Source",
     "eval_batches",
     "list_images",
+    "open_codes",
     "open_source",
     "read_image",
     "train_batches",

@@ -11,6 +11,7 @@ Legend: S side of the square, H and W of the picture itself.
 """
 
 import io
+import math
 from pathlib import PurePath
 
 import numpy as np
@@ -46,18 +47,21 @@ def decode_square(
     size: int,
     place: tuple[float, float] | None = None,
     mirrored: bool = False,
+    zoom: float = 1.0,
 ) -> np.ndarray:
-    """The largest square of a picture, resized (bicubic, antialiased).
+    """A square out of a picture, resized (bicubic, antialiased).
 
-    The same pixels as resizing the shortest side to `size` and cropping a square then,
-    except within the filter's reach of the crop's border.
+    The same pixels as resizing the shortest side to zoom * size and cropping a square
+    then, except within the filter's reach of the crop's border.
 
     Args:
       encoded: the bytes of a JPEG, PNG or WebP file.
       size: S, in pixels.
-      place: where along the longer side, as (across, down) in [0, 1) from left or top;
-        None takes the centre.
+      place: where it lies, as (across, down) in [0, 1) from left and top; None takes
+        the centre.
       mirrored: whether left and right change places.
+      zoom: how often the square's side goes into the shortest one; 1 leaves it room
+        along the longer side only.
 
     Returns:
       uint8 [S,S,3].
@@ -65,8 +69,8 @@ def decode_square(
     Raises:
       Exception: of many kinds, for bytes that are no whole picture; see `reason`.
     """
-    picture = _upright_rgb(encoded, at_least=size)
-    side = min(picture.size)
+    picture = _upright_rgb(encoded, at_least=math.ceil(size * zoom))
+    side = round(min(picture.size) / zoom)
     spare = [length - side for length in picture.size]
     if place is None:
         left, top = (n // 2 for n in spare)

@@ -21,6 +21,7 @@ STREAMS = {"train": 0, "val": 1}
 class EmbeddedSource:
     """Pictures rendered on demand; a `Source`. Chance plays no part in reading them."""
 
+    chances = ()
     chunk = 32  # pictures drawn in one call, which share what a call of numpy costs
 
     def __init__(self, dataset: ModuleType, split: str, count: int, image_size: int):

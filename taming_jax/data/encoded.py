@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from taming_jax.data.decoding import decode_square, reason
-from taming_jax.data.source import BadRecords, Field, UnreadableError
+from taming_jax.data.source import BadRecords, Field, UnreadableError, is_mirrored
 
 CROPS = ("random", "center")
 
@@ -45,6 +45,8 @@ class EncodedSource:
       image_size: S, to which the shortest side is resized.
       crop: in training, "random" or "center"; evaluation always takes the centre.
       flip: whether training mirrors every other picture.
+      zoom: of random crops, see `decode_square`: 1 slides the largest square along the
+        longer side; above 1 a smaller one, LlamaGen's 1.1 for example, both ways.
       max_bad_share: more than this share of unreadable pictures stops a run.
     """
 
@@ -57,14 +59,21 @@ class EncodedSource:
         image_size: int,
         crop: str,
         flip: bool,
+        zoom: float,
         max_bad_share: float,
     ):
         if crop not in CROPS:
             raise ValueError(
                 f"data.crop is {crop!r}; there are {', '.join(CROPS)}: choose one"
             )
+        if zoom < 1 or (zoom > 1 and crop != "random"):
+            raise ValueError(
+                f"data.zoom is {zoom} and data.crop {crop!r}; a zoom of 1 or more says "
+                "how far random crops move: set data.zoom=1.0, or data.crop='random'"
+            )
         self._store, self._size = store, image_size
-        self._random, self._flip = crop == "random", flip
+        self._random, self._flip, self._zoom = crop == "random", flip, zoom
+        self.chances = (*(("across", "down") * self._random), *(("mirror",) * flip))
         self.class_names = store.class_names
         self.identity = store.identity
         self.example_spec = {"image": Field("uint8", (image_size, image_size, 3))}
@@ -96,9 +105,8 @@ class EncodedSource:
         return {name: batch[name] for name in keep}
 
     def _view(self, chances: np.ndarray | None):
-        """Place and mirroring of a picture, as `decode_square` takes them."""
+        """Place, mirroring and zoom of a picture, as `decode_square` takes them."""
         if chances is None:
-            return None, False
-        across, down, mirror = chances
-        place = (across, down) if self._random else None
-        return place, self._flip and mirror < 0.5
+            return None, False, 1.0
+        place = tuple(chances[:2]) if self._random else None
+        return place, self._flip and is_mirrored(chances), self._zoom

@@ -25,6 +25,7 @@ def open_folder(
     val: str | float | None = None,
     crop: str = "random",
     flip: bool = True,
+    zoom: float = 1.0,
     max_bad_share: float = 0.05,
 ) -> EncodedSource:
     """Opens the pictures of a directory or of a list.
@@ -38,6 +39,7 @@ def open_folder(
         which a hash of the names chooses. None holds out 5 %.
       crop: see `EncodedSource`.
       flip: see `EncodedSource`.
+      zoom: see `EncodedSource`.
       max_bad_share: see `EncodedSource`.
 
     Raises:
@@ -51,6 +53,7 @@ def open_folder(
         image_size=image_size,
         crop=crop,
         flip=flip,
+        zoom=zoom,
         max_bad_share=max_bad_share,
     )
 

@@ -35,6 +35,7 @@ def open_imagenet(
     val: str | float | None = None,
     crop: str = "random",
     flip: bool = True,
+    zoom: float = 1.0,
     max_bad_share: float = 0.05,
 ) -> EncodedSource:
     """Opens ImageNet.
@@ -48,6 +49,7 @@ def open_imagenet(
         "validation" if it is None.
       crop: see `EncodedSource`.
       flip: see `EncodedSource`.
+      zoom: see `EncodedSource`.
       max_bad_share: see `EncodedSource`.
 
     Raises:
@@ -63,6 +65,7 @@ def open_imagenet(
         image_size=image_size,
         crop=crop,
         flip=flip,
+        zoom=zoom,
         max_bad_share=max_bad_share,
     )
 

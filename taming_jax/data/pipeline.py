@@ -120,6 +120,45 @@ def eval_batches(
     return stream(plan, read, steps, rows=len(rows), chunk=source.chunk, spec=spec)
 
 
+def ordered_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    views: np.ndarray | None = None,
+    keep: Sequence[str] = ("image", "index"),
+) -> Batches:
+    """Each example under each of `views`, in the source's own order; then it ends.
+
+    Args:
+      source: what `open_source` gives.
+      batch_size: B, the rows of a batch.
+      views: float32 [V, 3], what would be drawn of each of `CHANCES`: rows i * V to
+        i * V + V - 1, over all batches, are views of example i. None: one view, as in
+        evaluation.
+      keep: names out of `source.example_spec`, and "index".
+
+    Returns:
+      As `eval_batches`, with its mask.
+
+    Raises:
+      ValueError: while iterating, if too many pictures are bad.
+    """
+    spec = _kept(source, keep) | {"mask": Field("bool", ())}
+    chances = np.zeros((1, len(CHANCES)), np.float32) if views is None else views
+    count = len(source) * len(chances)
+
+    def plan(steps):
+        rows = steps[:, None] * batch_size + np.arange(batch_size)
+        index, view = np.divmod(rows, len(chances))
+        return np.where(rows < count, index, -1), chances[view]
+
+    def read(indices, drawn):
+        return _read_or_mask(source, indices, spec, None if views is None else drawn)
+
+    steps = range(math.ceil(count / batch_size))
+    return stream(plan, read, steps, rows=batch_size, chunk=source.chunk, spec=spec)
+
+
 def _rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
     """The rows of each global batch that this process reads: int64 [L]."""
     if batch_size < 1 or batch_size % process_count:
@@ -173,15 +212,16 @@ def _sound(source: Source, order: Order, position: int, index: int) -> int:
     return index
 
 
-def _read_or_mask(source: Source, indices: np.ndarray, spec) -> Batch:
-    """C examples for evaluation; rows that are padding or bad are zeros, mask false."""
+def _read_or_mask(source: Source, indices: np.ndarray, spec, chances=None) -> Batch:
+    """C examples of which all are seen; padding and bad rows are zeros, mask false."""
     names = [name for name in spec if name not in ("index", "mask")]
     source.bad.tried(np.count_nonzero(indices >= 0))
     while True:
         source.bad.check()
         mask = np.array([i >= 0 and i not in source.bad for i in indices])
         try:
-            read = source.read(indices[mask], None, names) if mask.any() else {}
+            drawn = None if chances is None else chances[mask]
+            read = source.read(indices[mask], drawn, names) if mask.any() else {}
             break
         except UnreadableError as record:
             source.bad.add(record)

@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 # The share of bad records is taken of at least so many, or one early would stop a run.
 WINDOW = 1_000
 
-# What is drawn for each example of training: where along the longer side a crop lies
+# What is drawn for each example of training: where a crop lies, from left and from top,
 # and whether it is mirrored.
 CHANCES = ("across", "down", "mirror")
 
@@ -40,7 +40,8 @@ class Source(Protocol):
       class_names: what label i is called; empty if the data set has no labels.
       identity: names the data set in JSON's types, wherever it lies on the disk: equal
         for equal data, different for others. Neither size nor augmentation enters.
-      example_spec: the fields that `read` can give, by name; `image` is always there.
+      example_spec: the fields that `read` can give, by name; `image` or `codes` is one.
+      chances: those of `CHANCES` that make a difference to `read`.
       chunk: so many examples are best read in one call.
       bad: the records that could not be read so far; `len(source.bad)` counts them.
     """
@@ -48,6 +49,7 @@ class Source(Protocol):
     class_names: Sequence[str]
     identity: Mapping[str, object]
     example_spec: Mapping[str, Field]
+    chances: Sequence[str]
     chunk: int
     bad: "BadRecords"
 
@@ -68,6 +70,11 @@ class Source(Protocol):
         Raises:
           UnreadableError: naming the first example that cannot be read.
         """
+
+
+def is_mirrored(chances: np.ndarray) -> np.ndarray:
+    """What the draws [..., 3] of `CHANCES` decide for each example: bool [...]."""
+    return chances[..., CHANCES.index("mirror")] < 0.5
 
 
 class UnreadableError(Exception):

@@ -31,7 +31,7 @@ class Progress:
         speed = run.batch_size / seconds
         print(
             f"{self._stage.name} {step}/{run.steps}  {shown}  {speed:.1f} images/s  "
-            f"{_clock(seconds * (run.steps - step))} to go",
+            f"{clock(seconds * (run.steps - step))} to go",
             flush=True,
         )
         return {"images_per_second": speed, "images_seen": step * run.batch_size}
@@ -46,7 +46,8 @@ class Progress:
         self._step, self._since = step, time.monotonic()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """1:02:03, or 2:03 below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return (

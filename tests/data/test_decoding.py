@@ -131,6 +131,32 @@ def test_places_run_from_one_end_to_the_other(shape):
     np.testing.assert_array_equal(centre, expected)
 
 
+def test_a_zoom_gives_room_in_both_directions(photograph):
+    """1.5 of 128 pixels: squares of the picture resized to a height of 192."""
+    picture = np.asarray(Image.fromarray(photograph).resize((288, 192)))
+    content = encoded(picture)
+    places = [(x, y) for y in (0, 0.999) for x in (0, 0.999)]
+    corners = [decode_square(content, 128, place, zoom=1.5) for place in places]
+    top, bottom, left, right = (
+        picture[:128],
+        picture[-128:],
+        np.s_[:128],
+        np.s_[-128:],
+    )
+    expected = [top[:, left], top[:, right], bottom[:, left], bottom[:, right]]
+    np.testing.assert_array_equal(corners, expected)
+
+
+def test_a_jpeg_is_decoded_large_enough_for_the_zoom(photograph):
+    """A half of it would be 256 pixels high, and its square only 171."""
+    large = Image.fromarray(photograph).resize((768, 512))
+    whole, small = (
+        decode_square(encoded(large, kind, quality=98), 256, zoom=1.5).astype(float)
+        for kind in ("PNG", "JPEG")
+    )
+    assert 10 * np.log10(255**2 / ((whole - small) ** 2).mean()) > 40
+
+
 def test_mirroring_exchanges_left_and_right(photograph):
     content = encoded(photograph)
     straight, mirrored = (decode_square(content, 64, None, m) for m in (False, True))

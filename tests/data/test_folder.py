@@ -156,6 +156,34 @@ def test_training_crops_and_flips_and_evaluation_does_neither(tmp_path):
     assert everything(source, "image")[0][0, 0, :, 0].tolist() == centre
 
 
+def test_a_zoom_moves_crops_of_square_pictures_and_leaves_evaluation_alone(tmp_path):
+    ramp = np.tile(np.arange(20, dtype=np.uint8), (20, 1))
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    settings = {"image_size": 10, "flip": False, "zoom": 2.0}
+    source = folder(train=tmp_path, val=tmp_path, **settings)
+    batches = train_batches(source, batch_size=1, seed=0)
+    lefts = {int(next(batches)["image"][0, 0, 0, 0]) for _ in range(60)}
+    assert lefts == set(range(11))  # one of eleven is missing once in 28 seeds
+    whole = folder(train=tmp_path, val=tmp_path, image_size=10)
+    assert (
+        everything(source, "image")[0].tobytes()
+        == everything(whole, "image")[0].tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "chances"),
+    [
+        ({}, ("across", "down", "mirror")),
+        ({"flip": False}, ("across", "down")),
+        ({"crop": "center"}, ("mirror",)),
+        ({"crop": "center", "flip": False}, ()),
+    ],
+)
+def test_a_folder_says_what_it_leaves_to_chance(animals, settings, chances):
+    assert folder(train=animals, val=animals, **settings).chances == chances
+
+
 def test_augmentation_can_be_turned_off(tmp_path):
     ramp = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (16, 1))
     Image.fromarray(ramp).save(tmp_path / "a.png")
@@ -224,6 +252,12 @@ def test_a_share_that_is_none_is_refused(animals, share):
 def test_fewer_pictures_than_a_batch_are_refused(animals):
     with pytest.raises(ValueError, match="batch size is 8 and there are 6 pictures"):
         train_batches(folder(train=animals, val=animals), batch_size=8, seed=0)
+
+
+@pytest.mark.parametrize("settings", [{"zoom": 0.5}, {"zoom": 1.1, "crop": "center"}])
+def test_a_zoom_that_moves_nothing_is_refused(animals, settings):
+    with pytest.raises(ValueError, match=r"data\.zoom is .*a zoom of 1 or more says"):
+        folder(train=animals, val=animals, **settings)
 
 
 def test_an_unknown_crop_is_refused(animals):

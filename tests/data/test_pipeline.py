@@ -11,7 +11,8 @@ import pytest
 
 from taming_jax.data import BadRecords, Field, eval_batches, open_source, train_batches
 from taming_jax.data.order import Order
-from taming_jax.data.source import UnreadableError
+from taming_jax.data.pipeline import ordered_batches
+from taming_jax.data.source import CHANCES, UnreadableError
 
 
 class Numbered:
@@ -24,7 +25,7 @@ class Numbered:
             "chance": Field("float32", (3,)),
         }
         self.bad = BadRecords(count, share)
-        self.chunk = chunk
+        self.chances, self.chunk = CHANCES, chunk
         self.reads = 0
         self._count, self._broken = count, broken
 
@@ -186,6 +187,30 @@ def test_evaluation_reads_without_chance_and_no_more_than_asked_for():
     read = list(eval_batches(Numbered(10), batch_size=4, count=6, keep=["chance"]))
     assert [batch["mask"].sum() for batch in read] == [4, 2]
     assert not joined(read, "chance").any()
+
+
+@pytest.mark.parametrize(("batch_size", "chunk"), [(1, 1), (4, 1), (4, 3), (50, 8)])
+def test_in_order_each_example_comes_once_under_each_view(batch_size, chunk):
+    views = np.float32([[0.1, 0, 0], [0.2, 0, 0], [0.3, 0, 0]])
+    read = ordered_batches(
+        Numbered(10, broken={4}, share=1.0, chunk=chunk),
+        batch_size=batch_size,
+        views=views,
+        keep=("index", "chance"),
+    )
+    read = list(read)
+    assert {len(batch["mask"]) for batch in read} == {batch_size}
+    index, mask = joined(read, "index"), joined(read, "mask")
+    sound = np.repeat([i for i in range(10) if i != 4], 3)
+    np.testing.assert_array_equal(index[mask], sound)
+    np.testing.assert_array_equal(np.flatnonzero(~mask)[:3], [12, 13, 14])
+    np.testing.assert_array_equal(joined(read, "chance")[mask], np.tile(views, (9, 1)))
+
+
+def test_in_order_without_views_nothing_is_left_to_chance():
+    (batch,) = ordered_batches(Numbered(5), batch_size=8, keep=("index", "chance"))
+    assert batch["index"].tolist() == [0, 1, 2, 3, 4, -1, -1, -1]
+    assert not batch["chance"].any()
 
 
 def test_few_batches_are_read_ahead():

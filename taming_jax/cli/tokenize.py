@@ -1,0 +1,132 @@
+"""A dataset into codes on disk, once, for prior training.
+
+The pictures that the tokenizer in W/vqgan was trained on go to W/codes, where
+train_prior.py finds them; W/codes is there whole or not at all. --crops 1 keeps the
+centre of each training picture, --crops 10 the centre and the four corners, each
+mirrored too. The corners are those of data.zoom; at 1 a crop has room to move along
+the picture's longer side only. Of validation pictures the centre is kept.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from taming_jax.cli import arguments
+from taming_jax.cli.output import new_directory
+
+_SECONDS = 10.0  # between two lines of progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """--workdir, --crops, --flips, --batch_size."""
+    parser.add_argument(
+        "--workdir", required=True, metavar="W", help="the directory of a run"
+    )
+    parser.add_argument(
+        "--crops",
+        type=int,
+        choices=[1, 10],
+        default=1,
+        help="how many views of each training picture (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--flips", action="store_true", help="keep the one crop mirrored, too"
+    )
+    arguments.add_batch_size(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes W/codes, unless these very codes are there already."""
+    from taming_jax import data, load_vqgan
+    from taming_jax.data import codes
+    from taming_jax.training.mesh import create_mesh
+    from taming_jax.training.recipe import Mesh
+    from taming_jax.units import from_uint8
+
+    vqgan = load_vqgan(args.workdir, mesh=create_mesh(Mesh()))
+    settings = vqgan.config["data"]
+    sources = {split: data.open_source(settings, split) for split in ("train", "val")}
+    views = _views(args, sources["train"])
+    about = codes.describe(
+        sources,
+        views,
+        fingerprint=vqgan.fingerprint,
+        codebook_size=vqgan.codebook_size,
+        grid=(settings["image_size"] // vqgan.stride,) * 2,
+        image_size=settings["image_size"],
+    )
+    directory = Path(args.workdir).expanduser() / "codes"
+    if _are_there(directory, about):
+        print(f"nothing to do: {directory} has these codes already")
+        return
+    total = len(sources["train"]) * views.count + len(sources["val"])
+    print(f"{total:,} pictures to {directory}", flush=True)
+    with new_directory(directory) as unfinished:
+        codes.write_codes(
+            unfinished,
+            sources,
+            about,
+            lambda pictures: vqgan.encode(from_uint8(pictures)),
+            batch_size=args.batch_size,
+            progress=_Progress(total),
+        )
+
+
+def _views(args: argparse.Namespace, source):
+    """What the flags ask for; raises ValueError where the data cannot give it."""
+    from taming_jax.data.codes import Views
+
+    if args.crops == 10 and args.flips:
+        raise ValueError("--crops 10 has each crop mirrored already: leave --flips out")
+    views = Views(5, mirrored=True) if args.crops == 10 else Views(1, args.flips)
+    asked = {"across": ("crop", views.places > 1), "mirror": ("mirror", views.mirrored)}
+    missing = [
+        verb
+        for chance, (verb, wanted) in asked.items()
+        if wanted and chance not in source.chances
+    ]
+    if missing:
+        flag = "--crops 10" if args.crops == 10 else "--flips"
+        raise ValueError(
+            f"{flag} is for data that training crops or mirrors at random; it does not "
+            f"{' or '.join(missing)} these ({source.identity['name']}): leave it out"
+        )
+    return views
+
+
+def _are_there(directory: Path, about) -> bool:
+    """Whether the directory has these codes; raises ValueError if it has others."""
+    from taming_jax.data.codes import read_description
+
+    if (there := read_description(directory)) is None:
+        return False
+    if changed := [name for name in about if there.get(name) != about[name]]:
+        raise ValueError(
+            f"{directory} has codes with another {', '.join(changed)}: remove it to "
+            "write them anew"
+        )
+    return True
+
+
+class _Progress:
+    """Prints how far it is, now and then."""
+
+    def __init__(self, total: int):
+        self._total, self._done = total, 0
+        self._began = self._printed = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        """Notes `count` more pictures."""
+        from taming_jax.training.progress import clock
+
+        self._done += count
+        now = time.monotonic()
+        if now - self._printed < _SECONDS and self._done < self._total:
+            return
+        self._printed = now
+        speed = self._done / (now - self._began)
+        print(
+            f"{self._done:,}/{self._total:,}  {speed:.1f} images/s  "
+            f"{clock((self._total - self._done) / speed)} to go",
+            flush=True,
+        )
