@@ -79,19 +79,22 @@ def find(path: str | PurePath, stage: str) -> epath.Path:
     Raises:
       ValueError: if there is none.
     """
-    given = _located(path)
-    if not given.exists() and str(path) in bundled():
-        given = ASSETS / str(path)
-    for directory in (given / stage, given):
-        if (directory / "config.json").exists() and _holds(directory, stage):
-            return directory
-    state = f"it has no trained {stage}" if given.exists() else "it does not exist"
+    directory = _directory(path, stage)
+    if directory is not None:
+        return directory
+    there = _located(path).exists() or str(path) in bundled()
+    state = f"it has no trained {stage}" if there else "it does not exist"
     names = ", ".join(bundled())
     raise ValueError(
         f"no model at {str(path)!r}: {state}; give the directory of a run or of an "
         f"exported model, W or W/{stage}"
         + (f", or a name out of {names}" if names else "")
     )
+
+
+def is_there(path: str | PurePath, stage: str) -> bool:
+    """Whether `find` finds it."""
+    return _directory(path, stage) is not None
 
 
 def bundled() -> tuple[str, ...]:
@@ -174,7 +177,7 @@ def score(metrics: Mapping[str, float], best: Best) -> float:
 
 
 def write(
-    directory: epath.Path, model: Stored, *, dtype: str, card: Mapping[str, Any]
+    directory: str | PurePath, model: Stored, *, dtype: str, card: Mapping[str, Any]
 ) -> None:
     """Writes an exported model, config.json and weights.npz, into a directory.
 
@@ -196,6 +199,7 @@ def write(
     for name, array in flatten_dict(dict(model.variables), sep="/").items():
         kept = name.startswith(("params/quantizer/", "codebook/"))
         arrays[name] = array if kept else _rounded(name, array, dtype)
+    directory = _located(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "weights.npz").open("wb") as file:
         np.savez(file, **arrays)
@@ -225,6 +229,16 @@ def codes_fingerprint(settings: Mapping[str, Any], variables: Mapping[str, Any])
             array = np.ascontiguousarray(array, kept)
         digest.update(f"{name} {array.shape}".encode() + array.tobytes())
     return digest.hexdigest()[:32]
+
+
+def _directory(path: str | PurePath, stage: str) -> epath.Path | None:
+    given = _located(path)
+    if not given.exists() and str(path) in bundled():
+        given = ASSETS / str(path)
+    for directory in (given / stage, given):
+        if (directory / "config.json").exists() and _holds(directory, stage):
+            return directory
+    return None
 
 
 def _located(path: str | PurePath) -> epath.Path:

@@ -7,9 +7,14 @@ help. What is heavy is imported by `run`, so that `--help` answers at once.
 import argparse
 import sys
 
-from taming_jax.cli import evaluate, reconstruct, tokenize
+from taming_jax.cli import evaluate, export, reconstruct, tokenize
 
-VERBS = {"reconstruct": reconstruct, "evaluate": evaluate, "tokenize": tokenize}
+VERBS = {
+    "reconstruct": reconstruct,
+    "evaluate": evaluate,
+    "tokenize": tokenize,
+    "export": export,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
