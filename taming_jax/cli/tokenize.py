@@ -123,22 +123,22 @@ def _are_there(directory: Path, about) -> bool:
 
 
 class _Progress:
-    """Prints how far it is, now and then."""
+    """Prints now and then how far it is, and how fast it was since the line before."""
 
     def __init__(self, total: int):
-        self._total, self._done = total, 0
-        self._began = self._printed = time.monotonic()
+        self._total, self._done, self._printed = total, 0, 0
+        self._since = time.monotonic()
 
     def __call__(self, count: int) -> None:
         """Notes `count` more pictures."""
         from taming_jax.training.progress import clock
 
         self._done += count
-        now = time.monotonic()
-        if now - self._printed < _SECONDS and self._done < self._total:
+        seconds = time.monotonic() - self._since
+        if seconds < _SECONDS and self._done < self._total:
             return
-        self._printed = now
-        speed = self._done / (now - self._began)
+        speed = (self._done - self._printed) / seconds
+        self._printed, self._since = self._done, time.monotonic()
         print(
             f"{self._done:,}/{self._total:,}  {speed:.1f} images/s  "
             f"{clock((self._total - self._done) / speed)} to go",
