@@ -28,6 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
         val=placeholder(str),
         image_size=256,
         crop="random",
+        zoom=1.0,  # above 1 crops move both ways, not along the longer side only
         flip=True,
     )
     config.vqgan = _vqgan()

@@ -15,8 +15,8 @@ import importlib
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
-    "load_vqgan": "taming_jax.pretrained",
-    "load_prior": "taming_jax.pretrained",
+    "load_vqgan": "taming_jax.pretrained.vqgan",
+    "load_prior": "taming_jax.pretrained.prior",
 }
 
 

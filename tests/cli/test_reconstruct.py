@@ -5,10 +5,11 @@ import functools
 import numpy as np
 import pytest
 import tiny_run
+from etils import epath
 from PIL import Image
 
 import taming_jax
-from taming_jax import cli
+from taming_jax import cli, stored
 from taming_jax.pretrained import PretrainedVQGAN
 from taming_jax.units import from_uint8, to_uint8
 
@@ -127,6 +128,19 @@ def test_a_model_directory_does_as_well(workdir, folder, tmp_path):
         tmp_path / "o",
     ]
     assert cli.main(["reconstruct", *map(str, flags)]) == 0
+
+
+def test_the_name_of_a_model_does_as_well(
+    workdir, folder, tmp_path, monkeypatch, capsys
+):
+    assets = tmp_path / "assets"
+    cli.main(["export", "--workdir", str(workdir), "--output", str(assets / "tiny")])
+    monkeypatch.setattr(stored, "ASSETS", epath.Path(assets))
+    for name, code in (("tiny", 0), ("medium", 2)):
+        flags = ["--model", name, "--input", folder, "--output", tmp_path / name]
+        assert cli.main(["reconstruct", *map(str, flags)]) == code
+    assert len(list((tmp_path / "tiny").glob("*.png"))) == len(SIZES)
+    assert "no model at 'medium'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("there", ["file.txt", "directory/file.txt"])
