@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Writes W/codes, unless these very codes are there already."""
     from taming_jax import data, load_vqgan
-    from taming_jax.data import codes
+    from taming_jax.data.codes_writer import describe, write_codes
     from taming_jax.training.mesh import create_mesh
     from taming_jax.training.recipe import Mesh
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     size = settings["image_size"]
     sources = {split: data.open_source(settings, split) for split in ("train", "val")}
     views = _views(args, sources["train"])
-    about = codes.describe(
+    about = describe(
         sources,
         views,
         fingerprint=vqgan.fingerprint,
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{total:,} pictures to {directory}", flush=True)
     with new_directory(directory) as unfinished:
         encode = _encoder(vqgan, args.batch_size, size)
-        codes.write_codes(
+        write_codes(
             unfinished,
             sources,
             about,

@@ -15,24 +15,13 @@ Legend: n pictures of one shard, V views of each: P places x 1, or x 2 with mirr
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
-from taming_jax.data.pipeline import ordered_batches
-from taming_jax.data.source import (
-    BadRecords,
-    Field,
-    Source,
-    UnreadableError,
-    is_mirrored,
-)
-from taming_jax.units import Codes
-
-SHARD = 1 << 16  # pictures in a file: ImageNet makes 20, of 320 MB for ten views
+from taming_jax.data.source import BadRecords, Field, UnreadableError, is_mirrored
 
 # Draws that lead to the first, the middle and the last of any number of places.
 _FIRST, _MIDDLE, _LAST = 0.0, *np.nextafter(np.float32([0.5, 1]), np.float32(0))
@@ -69,91 +58,6 @@ class Views(NamedTuple):
         return 2 * place + is_mirrored(chances)
 
 
-def describe(
-    sources: Mapping[str, Source],
-    views: Views,
-    *,
-    fingerprint: str,
-    codebook_size: int,
-    grid: tuple[int, int],
-    image_size: int,
-) -> dict[str, Any]:
-    """What codes.json says of codes that are not made yet, in JSON's types.
-
-    Args:
-      sources: the pictures of each split.
-      views: of training.
-      fingerprint: of the tokenizer.
-      codebook_size: codes are below it.
-      grid: h, w.
-      image_size: in pixels.
-    """
-    about = {
-        "fingerprint": fingerprint,
-        "codebook_size": codebook_size,
-        "grid": grid,
-        "image_size": image_size,
-        **views._asdict(),
-        "shard": SHARD,
-        "splits": {
-            split: {
-                "data": source.identity,
-                "pictures": len(source),
-                "class_names": source.class_names,
-            }
-            for split, source in sources.items()
-        },
-    }
-    return json.loads(json.dumps(about))
-
-
-def read_description(directory: Path) -> dict[str, Any] | None:
-    """What codes.json says; None where there is none."""
-    path = directory / "codes.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def write_codes(
-    directory: Path,
-    sources: Mapping[str, Source],
-    about: Mapping[str, Any],
-    encode: Callable[[np.ndarray], Codes],
-    *,
-    batch_size: int,
-    progress: Callable[[int], None],
-) -> None:
-    """Writes the codes of all splits; never more than a few batches are in memory.
-
-    Args:
-      directory: which is there, and empty.
-      sources: the pictures of each split.
-      about: what `describe` gave.
-      encode: pictures uint8 [B,S,S,3] -> codes [B,h,w].
-      batch_size: B.
-      progress: told after each batch how many more views are done.
-
-    Raises:
-      ValueError: if too many pictures cannot be read.
-    """
-    unreadable = {}
-    for split, source in sources.items():
-        (directory / split).mkdir()
-        views = _views(about, split)
-        batches = ordered_batches(
-            source,
-            batch_size=batch_size,
-            views=views.chances() if split == "train" else None,
-            keep=("image", *(("label",) if source.class_names else ())),
-        )
-        writer = _Writer(directory / split, source, about, views.count)
-        for batch in batches:
-            codes = np.asarray(encode(batch["image"]))
-            progress(writer.add(codes, batch.get("label"), batch["mask"]))
-        unreadable[split] = sorted(writer.unreadable)
-    record = json.dumps({**about, "unreadable": unreadable}, indent=2)
-    (directory / "codes.json").write_text(record + "\n")
-
-
 def open_codes(
     directory: str | Path,
     split: str,
@@ -162,7 +66,7 @@ def open_codes(
     identity: Mapping[str, Any],
     image_size: int,
 ) -> "CodesSource":
-    """Opens one split of what `write_codes` has written.
+    """Opens one split of what `codes_writer.write_codes` has written.
 
     Args:
       directory: of codes.json.
@@ -199,6 +103,17 @@ def open_codes(
     return CodesSource(directory, split, about)
 
 
+def read_description(directory: Path) -> dict[str, Any] | None:
+    """What codes.json says; None where there is none."""
+    path = directory / "codes.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def views_of(about: Mapping[str, Any], split: str) -> Views:
+    """The views that a split has; validation's is one."""
+    return Views(about["places"], about["mirrored"]) if split == "train" else Views()
+
+
 class CodesSource:
     """Codes of one split, a `Source`: codes int32 [h,w], and label where there are."""
 
@@ -211,7 +126,7 @@ class CodesSource:
         self.example_spec = {"codes": Field("int32", tuple(about["grid"]))}
         if self.class_names:
             self.example_spec["label"] = Field("int32", ())
-        self._views = _views(about, split)
+        self._views = views_of(about, split)
         self.chances = (
             *(("across",) if self._views.places > 1 else ()),
             *(("mirror",) if self._views.mirrored else ()),
@@ -249,55 +164,8 @@ class CodesSource:
         return np.stack(rows).astype(np.int32)
 
 
-class _Writer:
-    """Puts the rows of `ordered_batches` where they belong."""
-
-    def __init__(self, directory: Path, source: Source, about: Mapping, views: int):
-        count, self._views = len(source), views
-        dtype = np.min_scalar_type(about["codebook_size"] - 1)
-        shape = (views, *about["grid"])
-        self._codes = _create_shards(directory, "codes", count, shape, dtype)
-        self._labels = None
-        if source.class_names:
-            self._labels = _create_shards(directory, "label", count, (), np.int32)
-        self._total, self._done = count * views, 0
-        self.unreadable: set[int] = set()
-
-    def add(self, codes: np.ndarray, labels, mask: np.ndarray) -> int:
-        """Takes the next batch; returns how many of its rows are not padding."""
-        rows = min(len(codes), self._total - self._done)
-        for row in range(rows):
-            picture, view = divmod(self._done + row, self._views)
-            if not mask[row]:
-                self.unreadable.add(picture)
-                continue
-            shard, place = divmod(picture, SHARD)
-            self._codes[shard][place, view] = codes[row]
-            if labels is not None:
-                self._labels[shard][place] = labels[row]
-        self._done += rows
-        return rows
-
-
-def _views(about: Mapping[str, Any], split: str) -> Views:
-    return Views(about["places"], about["mirrored"]) if split == "train" else Views()
-
-
-def _create_shards(directory: Path, name: str, count: int, shape, dtype) -> list:
-    """Arrays [n, *shape] of zeros, each in a file, n together `count`."""
-    return [
-        open_memmap(
-            directory / f"{name}-{start // SHARD:05}.npy",
-            mode="w+",
-            dtype=dtype,
-            shape=(min(SHARD, count - start), *shape),
-        )
-        for start in range(0, count, SHARD)
-    ]
-
-
 def _open_shards(directory: Path, name: str, count: int) -> list[np.ndarray]:
-    """What `_create_shards` made, whole."""
+    """All files of a field, as maps of them."""
     paths = sorted(directory.glob(f"{name}-*.npy"))
     try:
         shards = [np.asarray(np.load(path, mmap_mode="r")) for path in paths]

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taming_jax.data import codes as on_disk
-from taming_jax.data import eval_batches, open_codes, open_source, train_batches
-from taming_jax.data.codes import Views, describe, read_description, write_codes
+from taming_jax.data import (
+    codes_writer,
+    eval_batches,
+    open_codes,
+    open_source,
+    train_batches,
+)
+from taming_jax.data.codes import Views, read_description
+from taming_jax.data.codes_writer import describe, write_codes
 
 SIZE, STRIDE = 16, 4
 TOKENIZER = {
@@ -155,7 +161,7 @@ def test_what_is_left_to_chance_is_said(folder, tmp_path):
 
 def test_shards_hold_together_what_one_file_would(written, tmp_path, monkeypatch):
     sources, whole = written
-    monkeypatch.setattr(on_disk, "SHARD", 5)
+    monkeypatch.setattr(codes_writer, "SHARD", 5)
     directory = write(tmp_path / "small", sources, Views(1, mirrored=True))
     assert len(list((directory / "train").glob("codes-*.npy"))) == 3
     parts, one = (reopen(d, sources) for d in (directory, whole))

@@ -1,0 +1,146 @@
+"""Writes the codes of pictures, in the form that `codes` reads.
+
+    pictures --views--> uint8 [B,S,S,3] --encode--> [B,h,w] --> DIR/SPLIT/*.npy
+
+Files have their full size from the start and are filled through a memory map; what
+could not be read stays zero and is listed in codes.json, which comes last.
+
+Legend: V views of each picture, S pixels, h, w codes.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from taming_jax.data.codes import Views, views_of
+from taming_jax.data.pipeline import ordered_batches
+from taming_jax.data.source import Source
+from taming_jax.units import Codes
+
+SHARD = 1 << 16  # pictures in a file: ImageNet makes 20, of 335 MB for ten views
+
+
+def describe(
+    sources: Mapping[str, Source],
+    views: Views,
+    *,
+    fingerprint: str,
+    codebook_size: int,
+    grid: tuple[int, int],
+    image_size: int,
+) -> dict[str, Any]:
+    """What codes.json says of codes that are not made yet, in JSON's types.
+
+    Args:
+      sources: the pictures of each split.
+      views: of training.
+      fingerprint: of the tokenizer.
+      codebook_size: codes are below it.
+      grid: h, w.
+      image_size: in pixels.
+    """
+    about = {
+        "fingerprint": fingerprint,
+        "codebook_size": codebook_size,
+        "grid": grid,
+        "image_size": image_size,
+        **views._asdict(),
+        "shard": SHARD,
+        "splits": {
+            split: {
+                "data": source.identity,
+                "pictures": len(source),
+                "class_names": source.class_names,
+            }
+            for split, source in sources.items()
+        },
+    }
+    return json.loads(json.dumps(about))
+
+
+def write_codes(
+    directory: Path,
+    sources: Mapping[str, Source],
+    about: Mapping[str, Any],
+    encode: Callable[[np.ndarray], Codes],
+    *,
+    batch_size: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Writes the codes of all splits; never more than a few batches are in memory.
+
+    Args:
+      directory: which is there, and empty.
+      sources: the pictures of each split.
+      about: what `describe` gave.
+      encode: pictures uint8 [B,S,S,3] -> codes [B,h,w].
+      batch_size: B.
+      progress: told after each batch how many more views are done.
+
+    Raises:
+      ValueError: if too many pictures cannot be read.
+    """
+    unreadable = {}
+    for split, source in sources.items():
+        (directory / split).mkdir()
+        views = views_of(about, split)
+        batches = ordered_batches(
+            source,
+            batch_size=batch_size,
+            views=views.chances() if split == "train" else None,
+            keep=("image", *(("label",) if source.class_names else ())),
+        )
+        writer = _Writer(directory / split, source, about, views.count)
+        for batch in batches:
+            codes = np.asarray(encode(batch["image"]))
+            progress(writer.add(codes, batch.get("label"), batch["mask"]))
+        unreadable[split] = sorted(writer.unreadable)
+    record = json.dumps({**about, "unreadable": unreadable}, indent=2)
+    (directory / "codes.json").write_text(record + "\n")
+
+
+class _Writer:
+    """Puts the rows of `ordered_batches` where they belong."""
+
+    def __init__(self, directory: Path, source: Source, about: Mapping, views: int):
+        count, self._views = len(source), views
+        dtype = np.min_scalar_type(about["codebook_size"] - 1)
+        shape = (views, *about["grid"])
+        self._codes = _create_shards(directory, "codes", count, shape, dtype)
+        self._labels = None
+        if source.class_names:
+            self._labels = _create_shards(directory, "label", count, (), np.int32)
+        self._total, self._done = count * views, 0
+        self.unreadable: set[int] = set()
+
+    def add(self, codes: np.ndarray, labels, mask: np.ndarray) -> int:
+        """Takes the next batch; returns how many of its rows are not padding."""
+        rows = min(len(codes), self._total - self._done)
+        for row in range(rows):
+            picture, view = divmod(self._done + row, self._views)
+            if not mask[row]:
+                self.unreadable.add(picture)
+                continue
+            shard, place = divmod(picture, SHARD)
+            self._codes[shard][place, view] = codes[row]
+            if labels is not None:
+                self._labels[shard][place] = labels[row]
+        self._done += rows
+        return rows
+
+
+def _create_shards(directory: Path, name: str, count: int, shape, dtype) -> list:
+    """Arrays [n, *shape] of zeros, each in a file, n together `count`."""
+    return [
+        open_memmap(
+            directory / f"{name}-{start // SHARD:05}.npy",
+            mode="w+",
+            dtype=dtype,
+            shape=(min(SHARD, count - start), *shape),
+        )
+        for start in range(0, count, SHARD)
+    ]
