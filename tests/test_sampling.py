@@ -1,0 +1,149 @@
+"""The sampler, against the original's filters and greedy sequences, and its parts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import golden
+from numpy.testing import assert_allclose, assert_array_equal
+
+from taming_jax import sampling
+from taming_jax.interop.names import GPT
+from taming_jax.models.transformer import Transformer
+from taming_jax.sampling import filter_logits, sample_tokens
+
+FILTERS = golden("09_logit_filters")
+LOGITS = FILTERS.inputs["logits"]
+
+CASE = golden("09_gpt")
+SETTINGS = CASE.config["params"]
+MODEL = Transformer(
+    vocab_size=SETTINGS["vocab_size"],
+    length=SETTINGS["block_size"],
+    width=SETTINGS["n_embd"],
+    layers=SETTINGS["n_layer"],
+    heads=SETTINGS["n_head"],
+)
+PARAMS = CASE.variables(GPT)
+PREFIX = CASE.inputs["cond"].astype(np.int32)
+COUNT, VOCABULARY = CASE.config["steps"], SETTINGS["vocab_size"]
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def draw(prefix=PREFIX, *, count=COUNT, codes=VOCABULARY, seed=0, **settings):
+    keys_ = settings.pop("keys", keys(len(prefix), seed))
+    return sample_tokens(
+        MODEL, PARAMS, keys_, prefix, count=count, codes=codes, **settings
+    )
+
+
+def full_logits(prefix, tokens):
+    """Without a cache: logits of every drawn token, [B,T,V]."""
+    sequence = jnp.concatenate([prefix, tokens], axis=1)[:, :-1]
+    return MODEL.apply({"params": PARAMS}, sequence)[:, prefix.shape[1] - 1 :]
+
+
+@pytest.mark.parametrize("k", [1, 5, 24])
+def test_top_k_keeps_ties_as_the_original_does(k):
+    filtered = filter_logits(LOGITS, top_k=k)
+    assert_array_equal(filtered, FILTERS.outputs[f"net2net_top_k_{k}"])
+
+
+@pytest.mark.parametrize("k", [0, 1, 5, 24])
+@pytest.mark.parametrize("p", [0.0, 0.5, 0.9, 1.0])
+def test_top_p_after_top_k_keeps_what_the_reference_keeps(k, p):
+    """Which of several equal logits stays at the cut is open: the values must agree."""
+    filtered = filter_logits(LOGITS, top_k=k or None, top_p=p)
+    expected = FILTERS.outputs[f"filter_k{k}_p{p}"]
+    assert_array_equal(np.sort(filtered), np.sort(expected))
+
+
+def test_greedy_is_the_original_s_with_its_cache():
+    assert_array_equal(draw(greedy=True), CASE.outputs["greedy_with_past"])
+
+
+def test_tokens_are_drawn_by_the_logits_without_a_cache():
+    tokens = draw(greedy=True)
+    assert_array_equal(full_logits(PREFIX, tokens).argmax(-1), tokens)
+
+
+def test_draws_follow_the_distribution():
+    """20,000 first tokens against the softmax of the temperature's logits."""
+    many = np.repeat(PREFIX[:1], 20_000, axis=0)
+    tokens = draw(many, count=1, temperature=0.7)[:, 0]
+    shares = np.bincount(tokens, minlength=VOCABULARY) / len(tokens)
+    expected = jax.nn.softmax(full_logits(PREFIX[:1], tokens[:1, None])[0, 0] / 0.7)
+    # Five standard deviations of a share: 5 sqrt(.25 / 20000).
+    assert_allclose(shares, expected, atol=0.018)
+
+
+def test_only_codes_are_drawn():
+    assert draw(codes=4, temperature=5.0).max() < 4
+
+
+def test_greedy_is_among_codes():
+    logits = full_logits(PREFIX, draw(codes=4, greedy=True))[..., :4]
+    assert_array_equal(draw(codes=4, greedy=True), logits.argmax(-1))
+
+
+def test_a_sample_does_not_depend_on_the_others():
+    together = draw(np.repeat(PREFIX, 2, axis=0), keys=keys(4))
+    assert_array_equal(together[2:3], draw(PREFIX[1:], keys=keys(4)[2:3]))
+
+
+def test_guidance_moves_logits_away_from_the_unguided_ones():
+    """The greedy first token, against the equation by hand."""
+    other = PREFIX[::-1]
+    asked, unasked = (
+        MODEL.apply({"params": PARAMS}, prefix)[:, -1] for prefix in (PREFIX, other)
+    )
+    tokens = draw(count=1, greedy=True, unguided_prefix=other, guidance=3.0)
+    assert_array_equal(tokens[:, 0], (unasked + 3 * (asked - unasked)).argmax(-1))
+
+
+def test_guidance_of_1_is_none():
+    guided = draw(unguided_prefix=PREFIX[::-1], guidance=1.0)
+    assert_array_equal(guided, draw())
+
+
+def test_guidance_may_differ_from_place_to_place():
+    schedule = np.where(np.arange(COUNT) < COUNT // 2, 1.0, 5.0)
+    tokens = draw(unguided_prefix=PREFIX[::-1], guidance=schedule)
+    assert_array_equal(tokens[:, : COUNT // 2], draw()[:, : COUNT // 2])
+
+
+def test_given_tokens_stay_and_the_rest_follows_them():
+    given = np.full((2, COUNT), -1)
+    given[:, 3:7] = [[1, 2, 3, 4], [5, 6, 7, 8]]
+    tokens = draw(given=given, greedy=True)
+    assert_array_equal(tokens[:, 3:7], given[:, 3:7])
+    likeliest = full_logits(PREFIX, tokens).argmax(-1)
+    assert_array_equal(tokens[:, 7:], likeliest[:, 7:])
+
+
+def test_nothing_is_compiled_for_another_value():
+    settings = {"top_k": 5, "top_p": 0.9, "unguided_prefix": PREFIX[::-1]}
+    draw(**settings, temperature=1.0, guidance=2.0)
+    compiled = sampling._compiled(MODEL, COUNT, VOCABULARY, False)
+    before = compiled._cache_size()
+    settings |= {"top_k": 7, "top_p": 0.5, "unguided_prefix": PREFIX}
+    draw(PREFIX[::-1], **settings, temperature=0.5, guidance=3.0, seed=1)
+    assert compiled._cache_size() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0}, "temperature=0.0.*above 0; greedy"),
+        ({"top_k": 0}, "top_k=0"),
+        ({"top_p": 0.0}, r"top_p=0.0.*\(0, 1\]"),
+        ({"top_p": 1.1}, "top_p=1.1"),
+        ({"guidance": 2.0}, "guidance=2.0 needs unguided_prefix"),
+    ],
+)
+def test_what_cannot_be_is_said(settings, message):
+    with pytest.raises(ValueError, match=message):
+        draw(**settings)
