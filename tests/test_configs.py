@@ -17,11 +17,18 @@ import pytest
 from taming_jax.data import DATASETS
 from taming_jax.models.perceptual import STAGES
 from taming_jax.models.vqgan import VQGAN
-from taming_jax.training.recipe import VQGANRecipe, mesh_from_config, plain
+from taming_jax.training import prior
+from taming_jax.training.prior_step import make_train_step as make_prior_step
+from taming_jax.training.recipe import (
+    PriorRecipe,
+    VQGANRecipe,
+    mesh_from_config,
+    plain,
+)
 from taming_jax.training.vqgan import check_image_size, make_discriminator, make_init
 from taming_jax.training.vqgan_step import make_train_step
 
-REQUIRED, OPTIONAL = {"seed", "data", "vqgan", "mesh"}, {"condition_vqgan", "prior"}
+REQUIRED, OPTIONAL = {"seed", "data", "vqgan", "prior", "mesh"}, {"condition_vqgan"}
 ROOT = Path(__file__).parents[1]
 
 
@@ -93,6 +100,42 @@ def test_the_step_takes_the_state_to_its_like(name, variant):
     step = make_train_step(recipe, model, discriminator, seed=0)
     after, _ = jax.eval_shape(step, state, batch, perceptual(recipe))
     assert after == state
+
+
+@functools.cache
+def built_prior(name, variant, classes=1_000):
+    """(recipe, vocabulary, grid, model, the first state's shapes)."""
+    sections = card(name, variant)
+    recipe = PriorRecipe.from_config(sections["prior"])
+    tokenizer = VQGAN(**sections["vqgan"]["model"])
+    grid = prior.code_grid(sections["data"]["image_size"], tokenizer.stride)
+    names = [f"class {i}" for i in range(classes)]
+    vocabulary = prior.make_vocabulary(recipe, tokenizer.codebook_size, names)
+    model = prior.make_transformer(recipe.model, vocabulary, grid)
+    state = jax.eval_shape(prior.make_init(recipe, model), jax.random.key(0))
+    return recipe, vocabulary, grid, model, state
+
+
+@every_card
+def test_the_prior_s_step_takes_the_state_to_its_like(name, variant):
+    recipe, vocabulary, grid, model, state = built_prior(name, variant)
+    size = recipe.run.batch_size
+    batch = {
+        "codes": jax.ShapeDtypeStruct((size, *grid), jnp.int32),
+        "label": jax.ShapeDtypeStruct((size,), jnp.int32),
+    }
+    step = make_prior_step(recipe, model, vocabulary, None, seed=0)
+    after, _ = jax.eval_shape(step, state, batch, {})
+    assert after == state
+
+
+def test_the_imagenet_prior_is_as_large_as_the_published_one():
+    """The sum of the shapes in the published checkpoint, causal masks left out."""
+    *_, state = built_prior("imagenet", "")
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == PUBLISHED
+
+
+PUBLISHED = 1_410_640_896
 
 
 def perceptual(recipe):

@@ -1,10 +1,13 @@
-"""Reconstruction metrics of a tokenizer on held-out pictures.
+"""What a trained model is worth on held-out pictures.
 
-PSNR, SSIM, LPIPS where its weights are at hand, usage and perplexity of the codebook;
-where the data have classes also the Fréchet distance and the accuracy in the eyes of
-a small judge network, which is trained once, on the training pictures, and kept in
-W/judge for as long as the data and --seed stay the same. All figures are of the
-averaged (EMA) weights; they go to W/vqgan/evaluation.json too.
+--stage vqgan: PSNR, SSIM, LPIPS where its weights are at hand, usage and perplexity of
+the codebook, of reconstructions. --stage prior: bits per token, and samples, drawn as
+the recipe says and asked for class by class.
+
+Where the data have classes a small judge network, trained once on the training pictures
+and kept in W/judge for as long as data and --seed stay the same, gives the accuracy of
+what it is shown and the Fréchet distance of its features. All figures are of averaged
+(EMA) weights; with --workdir they go to W/STAGE/evaluation.json too.
 """
 
 import argparse
@@ -14,43 +17,79 @@ from taming_jax.cli import arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--stage, --samples, and what all verbs have."""
-    parser.add_argument("--stage", required=True, choices=["vqgan"])
+    parser.add_argument("--stage", required=True, choices=["vqgan", "prior"])
     parser.add_argument(
         "--samples",
         type=arguments.positive,
         metavar="N",
-        help="so many of the held-out pictures (default: all)",
+        help="held-out pictures, or samples of a prior (default: as are held out)",
     )
     arguments.add_model(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints a table, writes evaluation.json."""
-    from taming_jax import data, load_vqgan
-    from taming_jax.metrics.evaluation import evaluate_vqgan
+    from taming_jax import data, load_prior, load_vqgan
     from taming_jax.training.workdir import write_json
 
-    vqgan = load_vqgan(arguments.model_path(args))
+    load = {"vqgan": load_vqgan, "prior": load_prior}[args.stage]
+    model = load(arguments.model_path(args))
     train, held_out = (
-        data.open_source(vqgan.config["data"], split) for split in ("train", "val")
+        data.open_source(model.config["data"], split) for split in ("train", "val")
     )
+    if args.stage == "vqgan":
+        _check_samples(args, held_out)
+    judge = _judge(train, held_out, _judge_directory(args, model), args.seed)
+    measure = {"vqgan": _measure_vqgan, "prior": _measure_prior}[args.stage]
+    figures = measure(model, held_out, args, judge)
+    about = {"stage": args.stage, "step": model.step, "data": held_out.identity}
+    if args.workdir:  # what --model names stays as it is
+        write_json(model.directory / "evaluation.json", {**about, **figures})
+    for name, value in figures.items():
+        print(f"{name:<33}", f"{value:.4g}" if isinstance(value, float) else value)
+
+
+def _measure_vqgan(vqgan, held_out, args, judge):
+    from taming_jax.metrics.evaluation import evaluate_vqgan
+
+    return evaluate_vqgan(
+        vqgan,
+        held_out,
+        batch_size=args.batch_size,
+        samples=args.samples,
+        judge=judge,
+        perceptual_params=_perceptual(vqgan.config["vqgan"].get("perceptual_weights")),
+    )
+
+
+def _measure_prior(prior, held_out, args, judge):
+    from taming_jax.metrics.generation import evaluate_prior
+
+    return evaluate_prior(
+        prior,
+        held_out,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        samples=args.samples,
+        judge=judge,
+    )
+
+
+def _check_samples(args, held_out) -> None:
     if args.samples and args.samples > len(held_out):
         raise ValueError(
             f"--samples {args.samples}, and {len(held_out)} pictures are held out; ask "
             "for fewer, or leave it out to take all"
         )
-    figures = evaluate_vqgan(
-        vqgan,
-        held_out,
-        batch_size=args.batch_size,
-        samples=args.samples,
-        judge=_judge(train, held_out, vqgan.directory.parent / "judge", args.seed),
-        perceptual_params=_perceptual(vqgan.config["vqgan"].get("perceptual_weights")),
-    )
-    about = {"stage": args.stage, "step": vqgan.step, "data": held_out.identity}
-    write_json(vqgan.directory / "evaluation.json", {**about, **figures})
-    for name, value in figures.items():
-        print(f"{name:<28}", f"{value:.4g}" if isinstance(value, float) else value)
+
+
+def _judge_directory(args, model):
+    """In the run; of what is none, in the user's cache, beside the weights of LPIPS."""
+    from taming_jax.interop.perceptual import default_path
+
+    if args.workdir:
+        return model.directory.parent / "judge"
+    return default_path().with_name("judge")
 
 
 def _judge(train, held_out, directory, seed: int):

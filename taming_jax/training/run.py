@@ -1,6 +1,6 @@
 """A training command, from the recipe card to the last step.
 
-    config -> mesh, data, stage -> checks -> loop
+    config -> mesh, stage and its data -> checks -> loop
 
 Everything that can be wrong is found here, before the first step; nothing is written
 into the run's directory until all of it is right.
@@ -16,10 +16,12 @@ import numpy as np
 from taming_jax import data
 from taming_jax.training import loop, recipe, workdir
 from taming_jax.training.mesh import create_mesh, describe_devices
+from taming_jax.training.prior import make_prior_stage
 from taming_jax.training.stage import Stage
+from taming_jax.training.tokenizer import load_tokenizer
 from taming_jax.training.vqgan import make_vqgan_stage
 
-STAGES = {"vqgan": make_vqgan_stage}
+SPLITS = ("train", "val")
 
 
 def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> None:
@@ -35,8 +37,7 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> No
             raise ValueError(f"the recipe card has no config.{section}: it needs one")
     mesh = create_mesh(recipe.mesh_from_config(config["mesh"]))
     print(describe_devices(mesh), flush=True)
-    sources = {split: data.open_source(config["data"], split) for split in SPLITS}
-    stage = STAGES[stage_name](config, mesh)
+    stage, sources = STAGES[stage_name](config, mesh, Path(directory))
     batching = {
         "batch_size": stage.run.batch_size,
         "keep": stage.keep,
@@ -67,7 +68,37 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> No
         loop.train(stage, stage_dir, mesh, train_batches, eval_batches)
 
 
-SPLITS = ("train", "val")
+def _vqgan(config: Mapping, mesh: jax.sharding.Mesh, directory: Path):
+    del directory  # a tokenizer needs no other stage
+    return make_vqgan_stage(config, mesh), _pictures(config)
+
+
+def _prior(config: Mapping, mesh: jax.sharding.Mesh, directory: Path):
+    """Learns from the codes that `tokenize` left there, or encodes on the way."""
+    tokenizer = load_tokenizer(config["prior"].get("tokenizer") or directory, mesh)
+    sources = _pictures(config)
+    class_names = sources["train"].class_names
+    has_codes = (directory / "codes").is_dir()
+    if has_codes:
+        sources = {
+            split: data.open_codes(
+                directory / "codes",
+                split,
+                fingerprint=tokenizer.fingerprint,
+                identity=pictures.identity,
+                image_size=config["data"]["image_size"],
+            )
+            for split, pictures in sources.items()
+        }
+    stage = make_prior_stage(config, mesh, tokenizer, class_names, from_codes=has_codes)
+    return stage, sources
+
+
+def _pictures(config: Mapping) -> dict[str, data.Source]:
+    return {split: data.open_source(config["data"], split) for split in SPLITS}
+
+
+STAGES = {"vqgan": _vqgan, "prior": _prior}
 
 
 def _bytes(stage: Stage) -> int:

@@ -68,6 +68,16 @@ def test_more_samples_than_pictures_are_refused(workdir, capsys):
     assert not (workdir / "vqgan" / "evaluation.json").exists()
 
 
+def test_a_model_that_is_no_run_stays_as_it_is(workdir, tmp_path, capsys):
+    cli.main(["export", "--workdir", str(workdir), "--output", str(tmp_path / "model")])
+    before = sorted((tmp_path / "model").rglob("*"))
+    assert cli.main(["evaluate", "--stage=vqgan", f"--model={tmp_path / 'model'}"]) == 0
+    assert sorted((tmp_path / "model").rglob("*")) == before
+    assert "judge_accuracy " in capsys.readouterr().out
+    judge_card = tmp_path / "cache" / "taming_jax" / "judge" / "judge.json"
+    assert json.loads(judge_card.read_text())["held_out_examples"] == 11
+
+
 def test_batch_size_changes_no_figure(workdir):
     evaluate(workdir, "--batch_size", 4)
     by_four = figures(workdir)

@@ -104,7 +104,7 @@ def test_a_card_that_is_not_there_is_refused(capsys, monkeypatch, flags, message
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        ("custom.py:big", "custom has no variant 'big': there is 'small'"),
+        ("custom.py:big", "custom has no variant 'big': there are 'small'"),
         ("shapes.py:big", "get_config.* takes 0 positional arguments"),
     ],
 )

@@ -1,0 +1,140 @@
+"""What a prior is worth: what it draws, and what it makes of pictures it has not seen.
+
+held-out pictures -> codes -> bits per token
+labels -> samples -> uint8 -> judge: are they what was asked for, do they look alike
+
+All figures are of pictures as a file would hold them, and N stands beside them.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from taming_jax import data
+from taming_jax.metrics import frechet
+from taming_jax.metrics.judge import Judge
+from taming_jax.pretrained import PretrainedPrior
+from taming_jax.units import from_uint8, to_uint8
+
+
+def evaluate_prior(
+    prior: PretrainedPrior,
+    held_out,
+    *,
+    seed: int = 0,
+    batch_size: int = 16,
+    samples: int | None = None,
+    judge: Judge | None = None,
+) -> dict[str, float | int]:
+    """Measures a prior by its likelihood and, where there is a judge, by its samples.
+
+    Samples are asked for class by class in turn, and drawn as the prior's recipe says.
+
+    Args:
+      prior: with its tokenizer.
+      held_out: a source of pictures; labelled if the prior is conditioned on labels.
+      seed: of the samples.
+      batch_size: of everything that is computed.
+      samples: how many are drawn, and at most how many of the held-out pictures are
+        read; None: as many as are held out.
+      judge: None where the data have no classes.
+
+    Returns:
+      examples, nats_per_token, bits_per_token; with a judge also samples (N),
+      label_accuracy (conditional priors), judge_accuracy_on_originals,
+      judge_accuracy_on_reconstructions, judge_held_out_accuracy, and judge_frechet
+      (samples against originals) beside judge_frechet_of_reconstructions.
+    """
+    count = samples or len(held_out)
+    nlls, seen = _read_held_out(
+        prior, held_out, batch_size, min(count, len(held_out)), judge
+    )
+    figures = {
+        "examples": len(nlls),
+        "nats_per_token": float(nlls.mean()),
+        "bits_per_token": float(nlls.mean() / np.log(2)),
+    }
+    if judge is None:
+        return figures
+    asked = np.arange(count, dtype=np.int32) % max(1, prior.vocabulary.classes)
+    features, predicted = [], []
+    for drawn in draw(prior, asked, seed=seed, batch_size=batch_size):
+        batch = judge(drawn)
+        features.append(batch[0])
+        predicted.append(batch[1])
+    drawn = frechet.fit_gaussian(np.concatenate(features))
+    figures["samples"] = count
+    if prior.vocabulary.classes:
+        right = np.concatenate(predicted) == asked
+        figures["label_accuracy"] = float(right.mean())
+    originals = frechet.fit_gaussian(seen["original_features"])
+    decoded = frechet.fit_gaussian(seen["decoded_features"])
+    return figures | {
+        "judge_accuracy_on_originals": float(seen["original_is_right"].mean()),
+        "judge_accuracy_on_reconstructions": float(seen["decoded_is_right"].mean()),
+        "judge_held_out_accuracy": judge.card["held_out_accuracy"],
+        "judge_frechet": frechet.frechet_distance(originals, drawn),
+        "judge_frechet_of_reconstructions": frechet.frechet_distance(
+            originals, decoded
+        ),
+    }
+
+
+def draw(
+    prior: PretrainedPrior,
+    labels: np.ndarray,
+    *,
+    seed: int,
+    batch_size: int,
+    **settings,
+) -> Iterator[np.ndarray]:
+    """Pictures uint8 [b, H, W, C] of the labels [N] in order, b at most `batch_size`.
+
+    Sample i is drawn with `fold_in(key(seed), i)`: the batch's size does not matter.
+    `settings` are keywords of `PretrainedPrior.sample`; what is not given is as the
+    prior's recipe has it. The labels of an unconditional prior only count.
+    """
+    settings = prior.default_settings | settings
+    key = jax.random.key(seed)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(labels)))
+    for start in range(0, len(labels), batch_size):
+        # The last batch is filled up, so that nothing is compiled for its size.
+        rows = np.minimum(np.arange(start, start + batch_size), len(labels) - 1)
+        condition = labels[rows] if prior.vocabulary.classes else None
+        images = prior.generate(keys[rows], condition, **settings)
+        yield to_uint8(images)[: len(labels) - start]
+
+
+def _read_held_out(prior, held_out, batch_size, count, judge):
+    """Mean nats per token of each picture, and what the judge makes of them all."""
+    labelled = bool(prior.vocabulary.classes) or judge is not None
+    keep = ("image", "label") if labelled else ("image",)
+    nlls, columns = [], {}
+    for batch in data.eval_batches(
+        held_out, batch_size=batch_size, keep=keep, count=count
+    ):
+        codes = prior.vqgan.encode(from_uint8(batch["image"]))
+        condition = batch["label"] if prior.vocabulary.classes else None
+        logits = prior.logits(codes, condition)
+        nlls.append(np.asarray(_nll(logits, codes))[batch["mask"]])
+        if judge is None:
+            continue
+        decoded = to_uint8(prior.vqgan.decode(codes))
+        for name, pictures in (("original", batch["image"]), ("decoded", decoded)):
+            features, predicted = judge(pictures)
+            is_right = predicted == batch["label"]
+            for what, column in (("features", features), ("is_right", is_right)):
+                kept = columns.setdefault(f"{name}_{what}", [])
+                kept.append(column[batch["mask"]])
+    columns = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return np.concatenate(nlls), columns
+
+
+@jax.jit
+def _nll(logits, codes):
+    """[B, T, V] and [B, h, w] -> mean nats per token [B]."""
+    log_p = jax.nn.log_softmax(logits)
+    tokens = codes.reshape(len(codes), -1, 1)
+    return -jnp.take_along_axis(log_p, tokens, axis=-1).mean((1, 2))

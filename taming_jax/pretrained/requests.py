@@ -1,0 +1,124 @@
+"""What people ask of a prior, checked: each thing that cannot be, in a sentence.
+
+What is asked for comes back in the form that compiled functions take; values are looked
+at here, once, on the host.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_FEW = 12  # names in a message
+
+
+def labels(given, class_names: Sequence[str]) -> np.ndarray | None:
+    """Labels int32 [B]; None for a prior without classes.
+
+    Raises:
+      ValueError: for what is not [B] integers below the number of classes, for no
+        labels where there are classes, and for labels where there are none.
+    """
+    classes = len(class_names)
+    if given is None and classes:
+        raise ValueError(
+            f"this prior draws one of {classes} classes and was not told which: give "
+            f"labels int32 [B] from 0 to {classes - 1}: {_some(class_names)}"
+        )
+    if given is None:
+        return None
+    if not classes:
+        raise ValueError(
+            "this prior is unconditional and has no use for labels: leave them out, "
+            "and say how many samples by batch="
+        )
+    asked = np.asarray(given)
+    if asked.ndim != 1 or not np.issubdtype(asked.dtype, np.integer):
+        raise ValueError(
+            f"labels are {asked.dtype} of shape {asked.shape}: give int32 [B]"
+        )
+    if asked.size and not 0 <= asked.min() <= asked.max() < classes:
+        raise ValueError(
+            f"labels reach from {asked.min()} to {asked.max()}; this prior has classes "
+            f"0 to {classes - 1}: {_some(class_names)}"
+        )
+    return asked.astype(np.int32)
+
+
+def grids(given, grid: tuple[int, int], allowed: range) -> np.ndarray:
+    """Codes int32 [B, h, w].
+
+    Raises:
+      ValueError: for another grid, and for codes that are not allowed.
+    """
+    codes = np.asarray(given)
+    if codes.ndim != 3 or codes.shape[1:] != grid:
+        raise ValueError(
+            f"codes have shape {codes.shape}: this prior reads [B, h, w] with (h, w) = "
+            f"{grid}"
+        )
+    smallest, largest = allowed[0], allowed[-1]
+    is_whole = np.issubdtype(codes.dtype, np.integer)
+    if not is_whole or not smallest <= codes.min() <= codes.max() <= largest:
+        raise ValueError(
+            f"codes are {codes.dtype} from {codes.min()} to {codes.max()}; this prior "
+            f"knows int32 from {smallest} to {largest}: are they its tokenizer's?"
+        )
+    return codes.astype(np.int32)
+
+
+def check_shape(shape, grid: tuple[int, int], stride: int) -> None:
+    """Raises ValueError for a grid that the prior has no positions for."""
+    if shape is not None and tuple(shape) != grid:
+        raise ValueError(
+            f"shape={tuple(shape)}: this prior has positions for {grid} codes, "
+            f"{grid[0] * stride} x {grid[1] * stride} pixels; leave shape out"
+        )
+
+
+def check_guidance(
+    guidance: float, schedule: str, schedules: Iterable[str], knows_unlabelled: bool
+) -> None:
+    """Raises ValueError for guidance that the prior or this package does not know."""
+    if guidance != 1 and not knows_unlabelled:
+        raise ValueError(
+            f"guidance={guidance}: this prior was trained without label_dropout and "
+            "knows no pictures without a label: use guidance=1"
+        )
+    if schedule not in schedules:
+        raise ValueError(
+            f"guidance_schedule={schedule!r}: there are {', '.join(schedules)}"
+        )
+
+
+def keys(key, batch: int | None, condition, given) -> tuple[jax.Array, int]:
+    """One key, or keys [B], and all else that has B rows -> (keys [B], B).
+
+    Of one key, sample i gets fold_in(key, i).
+
+    Raises:
+      ValueError: if nothing says what B is, or two things say it differently.
+    """
+    sizes = {
+        "batch": batch,
+        "condition": None if condition is None else len(condition),
+        "given": None if given is None else len(given),
+        "key": None if jnp.ndim(key) == 0 else len(key),
+    }
+    sizes = {name: size for name, size in sizes.items() if size is not None}
+    if len(set(sizes.values())) != 1:
+        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(
+            f"how many samples? {found or 'nothing says it'}: give batch=, labels, "
+            "keys or given codes, all of one length"
+        )
+    (size,) = set(sizes.values())
+    if jnp.ndim(key) == 0:
+        key = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(size))
+    return key, size
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{i} {name}" for i, name in enumerate(names[:_FEW]))
+    return shown + (", ..." if len(names) > _FEW else "")

@@ -1,0 +1,162 @@
+"""load_prior: what it promises of samples, and what it says of what cannot be."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+from numpy.testing import assert_allclose, assert_array_equal
+
+from taming_jax import load_prior
+from taming_jax.data.shapes import CLASSES
+
+KEY = jax.random.key(0)
+LABELS = np.array([3, 0, 9])
+UNCONDITIONAL = {
+    **tiny_run.PRIOR,
+    "condition": "none",
+    "label_dropout": 0.0,
+    "sampling": {},
+}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tiny_run.write_prior(tiny_run.write_run(tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture(scope="module")
+def prior(workdir):
+    return load_prior(workdir)
+
+
+@pytest.fixture(scope="module")
+def unconditional(tmp_path_factory):
+    run = tiny_run.write_run(tmp_path_factory.mktemp("unconditional"))
+    return load_prior(tiny_run.write_prior(run, UNCONDITIONAL, class_names=()))
+
+
+def test_it_brings_its_tokenizer_along(prior):
+    assert prior.vqgan.codebook_size == tiny_run.CODEBOOK_SIZE
+    assert prior.condition_vqgan is None
+    assert prior.class_names == CLASSES
+
+
+def test_samples_are_grids_of_codes(prior):
+    codes = prior.sample(KEY, LABELS)
+    assert codes.shape == (3, 4, 4)
+    assert codes.dtype == np.int32
+    assert 0 <= codes.min() <= codes.max() < tiny_run.CODEBOOK_SIZE
+
+
+def test_pictures_are_the_samples_decoded(prior):
+    codes = prior.sample(KEY, LABELS, top_k=3)
+    images = prior.generate(KEY, LABELS, top_k=3)
+    assert_array_equal(images, prior.vqgan.decode(codes))
+
+
+def test_a_sample_does_not_depend_on_the_others(prior):
+    """Sample i draws with fold_in(key, i), in whatever batch."""
+    alone = prior.sample(jax.random.fold_in(KEY, 2)[None], LABELS[2:])
+    assert_array_equal(prior.sample(KEY, LABELS)[2:], alone)
+
+
+def test_an_unconditional_prior_is_told_how_many(unconditional):
+    assert unconditional.sample(KEY, batch=2).shape == (2, 4, 4)
+
+
+def test_given_codes_stay(prior):
+    given = np.full((3, 4, 4), -1)
+    given[:, 0] = [1, 2, 3, 4]
+    codes = prior.sample(KEY, LABELS, given=given)
+    assert_array_equal(codes[:, 0], given[:, 0])
+
+
+def test_logits_are_those_that_samples_are_drawn_by(prior):
+    """Greedy codes are the likeliest of the teacher-forced logits, place by place."""
+    codes = prior.sample(KEY, LABELS, greedy=True)
+    logits = prior.logits(codes, LABELS)[..., : tiny_run.CODEBOOK_SIZE]
+    assert_array_equal(logits.argmax(-1), codes.reshape(3, -1))
+
+
+def test_logits_are_of_the_whole_vocabulary(prior):
+    codes = np.zeros((3, 4, 4), np.int32)
+    expected = (3, 16, tiny_run.CODEBOOK_SIZE + len(CLASSES) + 1)
+    assert prior.logits(codes, LABELS).shape == expected
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_guidance_grows_from_none_to_all_of_it(prior, schedule):
+    codes = prior.sample(KEY, LABELS, guidance=4.0, guidance_schedule=schedule)
+    without = prior.sample(KEY, LABELS, guidance=1.0)
+    assert_array_equal(codes[:, 0, 0], without[:, 0, 0])
+
+
+def test_half_precision_gives_nearly_the_same_logits(workdir, prior):
+    codes = np.zeros((3, 4, 4), np.int32)
+    exact = prior.logits(codes, LABELS)
+    rounded = load_prior(workdir, dtype="bfloat16").logits(codes, LABELS)
+    # bfloat16 keeps 8 bits: 2^-8 of logits below 1, over two layers.
+    assert_allclose(rounded, exact, atol=2**-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"condition": [10]}, r"from 10 to 10.*0 to 9: 0 disc"),
+        ({"condition": [-1]}, r"from -1"),
+        ({"condition": [0.5]}, r"float64.*int32 \[B\]"),
+        ({"condition": None, "batch": 2}, r"10 classes.*was not told"),
+        ({"shape": (8, 8)}, r"shape=\(8, 8\).*positions for \(4, 4\)"),
+        ({"guidance_schedule": "steep"}, r"'steep'.*constant, linear, cosine"),
+        ({"batch": 2}, r"batch 2, condition 1"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"given": np.zeros((1, 5, 5), int)}, r"\(1, 5, 5\).*\(4, 4\)"),
+        ({"given": np.full((1, 4, 4), 16)}, r"from 16 to 16.*from -1 to 15"),
+    ],
+)
+def test_what_cannot_be_is_said(prior, asked, message):
+    with pytest.raises(ValueError, match=message):
+        prior.sample(KEY, **{"condition": [0], **asked})
+
+
+def test_an_unconditional_prior_has_no_use_for_labels(unconditional):
+    with pytest.raises(ValueError, match=r"unconditional.*batch="):
+        unconditional.sample(KEY, [0])
+
+
+def test_someone_has_to_say_how_many(unconditional):
+    with pytest.raises(ValueError, match="how many samples"):
+        unconditional.sample(KEY)
+
+
+def test_guidance_needs_label_dropout(unconditional):
+    with pytest.raises(ValueError, match=r"without label_dropout.*guidance=1"):
+        unconditional.sample(KEY, batch=1, guidance=2.0)
+
+
+def test_a_tokenizer_that_was_trained_again_is_refused(workdir, tmp_path):
+    again = tiny_run.write_run(tmp_path, psnr={7: 21.0})
+    shutil.copytree(workdir / "prior", again / "prior")
+    with pytest.raises(ValueError, match=r"another tokenizer.*trained again"):
+        load_prior(again)
+
+
+def test_a_prior_without_its_tokenizer_says_what_is_missing(workdir, tmp_path):
+    shutil.copytree(workdir / "prior", tmp_path / "prior")
+    with pytest.raises(ValueError, match="vqgan"):
+        load_prior(tmp_path)
+
+
+def test_the_tokenizer_may_lie_elsewhere(workdir, tmp_path):
+    shutil.copytree(workdir / "prior", tmp_path / "prior")
+    path = tmp_path / "prior" / "config.json"
+    record = json.loads(path.read_text())
+    record["config"]["prior"]["tokenizer"] = str(workdir)
+    path.write_text(json.dumps(record))
+    assert load_prior(tmp_path).vqgan.directory == workdir / "vqgan"
