@@ -6,7 +6,10 @@ ACTIVE := $(wildcard $(addsuffix /bin/python,$(VIRTUAL_ENV) $(CONDA_PREFIX)))
 RUN := $(firstword $(ACTIVE) .venv/bin/python)
 INSTALLED := $(RUN:%/bin/python=%/taming_jax-installed.txt)
 
-.PHONY: test test-long lint format clean
+.PHONY: demo test test-long lint format clean
+
+demo: $(INSTALLED)
+	$(RUN) -m taming_jax demo
 
 test: $(INSTALLED)
 	$(RUN) -m pytest -m "not slow"

@@ -7,13 +7,15 @@ help. What is heavy is imported by `run`, so that `--help` answers at once.
 import argparse
 import sys
 
-from taming_jax.cli import evaluate, export, reconstruct, tokenize
+from taming_jax.cli import demo, evaluate, export, reconstruct, sample, tokenize
 
 VERBS = {
+    "sample": sample,
     "reconstruct": reconstruct,
     "evaluate": evaluate,
     "tokenize": tokenize,
     "export": export,
+    "demo": demo,
 }
 
 

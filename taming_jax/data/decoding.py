@@ -12,6 +12,7 @@ Legend: S side of the square, H and W of the picture itself.
 
 import io
 import math
+from collections.abc import Callable
 from pathlib import PurePath
 
 import numpy as np
@@ -33,13 +34,16 @@ def read_image(path: str | PurePath) -> np.ndarray:
     Raises:
       ValueError: if there is no such file, or it is no whole JPEG, PNG or WebP.
     """
-    try:
-        encoded = epath.Path(path).expanduser().read_bytes()
-        return np.asarray(_upright_rgb(encoded))
-    except Exception as error:
-        raise ValueError(
-            f"{path} cannot be read: {reason(error)}; give a whole JPEG, PNG or WebP"
-        ) from error
+    return _read(path, lambda encoded: np.asarray(_upright_rgb(encoded)))
+
+
+def read_square(path: str | PurePath, size: int) -> np.ndarray:
+    """Reads the square in the middle of a picture, resized: uint8 [size,size,3].
+
+    Raises:
+      ValueError: as `read_image`.
+    """
+    return _read(path, lambda encoded: decode_square(encoded, size))
 
 
 def decode_square(
@@ -81,6 +85,15 @@ def decode_square(
     if mirrored:
         picture = ImageOps.mirror(picture)
     return np.asarray(picture)
+
+
+def _read(path: str | PurePath, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    try:
+        return decode(epath.Path(path).expanduser().read_bytes())
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read: {reason(error)}; give a whole JPEG, PNG or WebP"
+        ) from error
 
 
 def reason(error: Exception) -> str:

@@ -6,8 +6,6 @@ labels -> samples -> uint8 -> judge: are they what was asked for, do they look a
 All figures are of pictures as a file would hold them, and N stands beside them.
 """
 
-from collections.abc import Iterator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +14,7 @@ from taming_jax import data
 from taming_jax.metrics import frechet
 from taming_jax.metrics.judge import Judge
 from taming_jax.pretrained import PretrainedPrior
+from taming_jax.pretrained.drawing import draw
 from taming_jax.units import from_uint8, to_uint8
 
 
@@ -80,31 +79,6 @@ def evaluate_prior(
             originals, decoded
         ),
     }
-
-
-def draw(
-    prior: PretrainedPrior,
-    labels: np.ndarray,
-    *,
-    seed: int,
-    batch_size: int,
-    **settings,
-) -> Iterator[np.ndarray]:
-    """Pictures uint8 [b, H, W, C] of the labels [N] in order, b at most `batch_size`.
-
-    Sample i is drawn with `fold_in(key(seed), i)`: the batch's size does not matter.
-    `settings` are keywords of `PretrainedPrior.sample`; what is not given is as the
-    prior's recipe has it. The labels of an unconditional prior only count.
-    """
-    settings = prior.default_settings | settings
-    key = jax.random.key(seed)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(labels)))
-    for start in range(0, len(labels), batch_size):
-        # The last batch is filled up, so that nothing is compiled for its size.
-        rows = np.minimum(np.arange(start, start + batch_size), len(labels) - 1)
-        condition = labels[rows] if prior.vocabulary.classes else None
-        images = prior.generate(keys[rows], condition, **settings)
-        yield to_uint8(images)[: len(labels) - start]
 
 
 def _read_held_out(prior, held_out, batch_size, count, judge):

@@ -83,7 +83,8 @@ def test_it_leaves_pictures_of_its_samples_and_first_of_its_codes(workdir):
 def test_the_codes_are_shown_as_the_tokenizer_decodes_them(workdir):
     """Every picture of the grid is one that the tokenizer makes of a training one."""
     path = workdir / "prior" / "images" / "codes_0000000.png"
-    first = np.asarray(Image.open(path))[:16, :16]
+    with Image.open(path) as grid:
+        first = np.asarray(grid)[:16, :16]
     pictures = data.open_source(CONFIG["data"], "train").read(
         np.arange(24), None, ("image",)
     )["image"]

@@ -9,7 +9,8 @@ import tiny_run
 
 from taming_jax import data, load_prior
 from taming_jax.metrics.frechet import fit_gaussian, frechet_distance
-from taming_jax.metrics.generation import draw, evaluate_prior
+from taming_jax.metrics.generation import evaluate_prior
+from taming_jax.pretrained.drawing import draw
 from taming_jax.units import from_uint8, to_uint8
 
 SAMPLES = 14  # more than the eleven that are held out

@@ -1,0 +1,161 @@
+"""The whole path on drawn pictures: tokenizer, prior, samples, figures, one summary.
+
+It runs the very commands that it prints, one after the other, and goes on where it was
+stopped. W/samples/grid.png has the pictures, W/summary.json the figures.
+"""
+
+import argparse
+import json
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Phase(NamedTuple):
+    """One command of the demo.
+
+    Attributes:
+      name: of its time in the summary.
+      doing: what a person should know while it runs.
+      command: as it would be typed.
+      product: what is there once it has run; None: it finds out itself.
+    """
+
+    name: str
+    doing: str
+    command: list[str]
+    product: Path | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """--config, --workdir, --samples, --seed, and changes to the card."""
+    parser.add_argument("--config", default="configs/shapes.py", metavar="CARD")
+    parser.add_argument("--workdir", default="runs/demo", metavar="W")
+    parser.add_argument(
+        "--samples", type=int, default=1_000, metavar="N", help="that are judged"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="of the samples"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="-- --config.KEY=VALUE", help="as in training"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains both stages, judges them, samples every class, sums up.
+
+    Raises:
+      ValueError, SystemExit: as the command that failed or was stopped.
+    """
+    workdir = Path(args.workdir)
+    print("About ten minutes on two cores; stop it and the same command goes on.")
+    seconds = {}
+    for phase in _phases(args):
+        if phase.product and phase.product.exists():
+            continue
+        print(f"\n{phase.doing}\n$ {shlex.join(phase.command)}", flush=True)
+        begun = time.monotonic()
+        _execute(phase.command)
+        seconds[phase.name] = round(time.monotonic() - begun, 1)
+    summary = _sum_up(workdir, seconds)
+    (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(_closing(workdir, summary))
+
+
+def _phases(args: argparse.Namespace) -> Iterator[Phase]:
+    workdir = ["--workdir", args.workdir]
+    card = ["--config", args.config, *args.overrides]
+    verb = ["python", "-m", "taming_jax"]
+    judged = ["--samples", str(args.samples), "--seed", str(args.seed)]
+    yield Phase(
+        "train_vqgan",
+        "1/5  The tokenizer learns 512 parts that pictures are made of (5 minutes).",
+        ["python", "train_vqgan.py", *card, *workdir],
+    )
+    yield Phase(
+        "evaluate_vqgan",
+        "2/5  How well do pictures survive it? A judge learns the ten classes first "
+        "(1 minute).",
+        [*verb, "evaluate", "--stage", "vqgan", *workdir],
+    )
+    yield Phase(
+        "tokenize",
+        "3/5  All pictures become codes, and the prior learns to compose them "
+        "(5 minutes).",
+        [*verb, "tokenize", *workdir, "--batch_size", "64"],
+        Path(args.workdir) / "codes",
+    )
+    yield Phase(
+        "train_prior", "3/5  ...", ["python", "train_prior.py", *card, *workdir]
+    )
+    yield Phase(
+        "evaluate_prior",
+        f"4/5  Does it draw what it is asked for? {args.samples} samples before the "
+        "judge (half a minute).",
+        [*verb, "evaluate", "--stage", "prior", *workdir, *judged,
+         "--batch_size", "100"],
+    )  # fmt: skip
+    output = Path(args.workdir) / "samples"
+    yield Phase(
+        "sample",
+        "5/5  Eight pictures of every class.",
+        [*verb, "sample", *workdir, "--classes", "all", "--count", "8",
+         "--output", str(output), "--batch_size", "80"],
+        output,
+    )  # fmt: skip
+
+
+def _execute(command: list[str]) -> None:
+    """The command in this process, which has loaded already what it needs."""
+    from taming_jax import cli
+    from taming_jax.cli import train
+
+    if command[1] == "-m":
+        failed = cli.main(command[3:])
+        if failed:
+            raise SystemExit(failed)
+    else:
+        stage = command[1].removeprefix("train_").removesuffix(".py")
+        train.main(command[1:], stages=(stage,))
+
+
+def _sum_up(workdir: Path, seconds: Mapping[str, float]) -> dict:
+    vqgan, prior = (
+        json.loads((workdir / stage / "evaluation.json").read_text())
+        for stage in ("vqgan", "prior")
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "psnr": vqgan["psnr"],
+        "ssim": vqgan["ssim"],
+        "codebook_usage": vqgan["codebook_usage"],
+        "judge_accuracy": vqgan["judge_accuracy"],
+        "judge_accuracy_on_originals": vqgan["judge_accuracy_on_originals"],
+        "label_accuracy": prior["label_accuracy"],
+        "samples": prior["samples"],
+        "bits_per_token": prior["bits_per_token"],
+        "judge_frechet": prior["judge_frechet"],
+        "judge_frechet_of_reconstructions": prior["judge_frechet_of_reconstructions"],
+        "seconds": round(sum(seconds.values()), 1),
+        "seconds_by_phase": dict(seconds),
+        "peak_memory_gb": round(peak / (1e9 if sys.platform == "darwin" else 1e6), 2),
+    }
+
+
+def _closing(workdir: Path, summary: Mapping) -> str:
+    minutes = summary["seconds"] / 60
+    return f"""
+Done in {minutes:.1f} minutes.
+  reconstructions   {summary["psnr"]:.1f} dB, {summary["codebook_usage"]:.0%} of the \
+codebook in use, {summary["judge_accuracy"]:.1%} still recognised
+  samples           {summary["label_accuracy"]:.1%} of {summary["samples"]} show what \
+was asked for
+Look at
+  {workdir}/samples/grid.png    what it draws, a row for every class
+  {workdir}/vqgan/images/       pictures above what the tokenizer keeps of them
+  {workdir}/summary.json        the figures"""

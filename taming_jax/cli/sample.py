@@ -1,0 +1,135 @@
+"""Pictures from a trained prior.
+
+OUTPUT gets numbered PNGs, grid.png with a row for every class, and samples.npz (uint8
+[N,H,W,C] as arr_0, which the usual evaluators read, and int32 labels beside it). How it
+is drawn is as the prior's recipe says, unless it is said here. With --given the codes
+of a picture are kept where --keep says (top half, left half, or a box x0,y0,x1,y1 in
+[0, 1]) and the rest is drawn. OUTPUT must be new or empty.
+"""
+
+import argparse
+
+from taming_jax.cli import arguments
+from taming_jax.cli.output import new_directory
+
+KEPT = {"top": (0.0, 0.0, 1.0, 0.5), "left": (0.0, 0.0, 0.5, 1.0)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """--output, what to draw, how to draw it, and what all verbs have."""
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument(
+        "--classes", default="all", metavar="0,3|all", help="labels (default: all)"
+    )
+    parser.add_argument(
+        "--count",
+        type=arguments.positive,
+        default=8,
+        metavar="N",
+        help="so many of each class, or in all (default: %(default)s)",
+    )
+    parser.add_argument("--given", metavar="IMAGE", help="a picture to be completed")
+    parser.add_argument(
+        "--keep", default="top", metavar="top|left|x0,y0,x1,y1", help="of --given"
+    )
+    for name in ("height", "width"):
+        parser.add_argument(f"--{name}", type=int, metavar="PIXELS")
+    for name, kind in SETTINGS.items():
+        parser.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper())
+    arguments.add_model(parser)
+
+
+SETTINGS = {"temperature": float, "top_k": int, "top_p": float, "guidance": float}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draws, and writes what was drawn."""
+    import numpy as np
+
+    from taming_jax import load_prior, pictures
+    from taming_jax.pretrained.drawing import draw
+
+    with new_directory(args.output) as output:
+        prior = load_prior(arguments.model_path(args))
+        labels = _labels(args, prior)
+        asked = {name: getattr(args, name) for name in SETTINGS}
+        settings = {name: value for name, value in asked.items() if value is not None}
+        settings["shape"] = _shape(args, prior)
+        given = _given(args, prior) if args.given else None
+        batches = draw(
+            prior, labels, seed=args.seed, batch_size=args.batch_size,
+            given=given, **settings,
+        )  # fmt: skip
+        drawn = np.concatenate(list(batches))
+        for i, picture in enumerate(drawn):
+            pictures.write_png(output / f"{i:05}.png", picture)
+        np.savez(output / "samples.npz", drawn, labels=labels)
+        if prior.class_names:
+            names = [prior.class_names[label] for label in labels]
+            drawn = pictures.captioned(drawn, names)
+        rows = np.split(drawn, len(drawn) // args.count)
+        pictures.write_png(output / "grid.png", pictures.grid(rows, args.count))
+    print(f"{len(drawn)} pictures in {args.output}, side by side in grid.png")
+
+
+def _labels(args, prior):
+    """`--classes` -> int32 [N], each class --count times."""
+    import numpy as np
+
+    if not prior.class_names:
+        if args.classes != "all":
+            raise ValueError(
+                f"--classes {args.classes}: this prior is unconditional, leave it out"
+            )
+        return np.zeros(args.count, np.int32)
+    known = range(len(prior.class_names))
+    asked = known if args.classes == "all" else _numbers(args.classes, "--classes", int)
+    if unknown := [label for label in asked if label not in known]:
+        raise ValueError(
+            f"--classes {args.classes}: there is no class {unknown[0]}; this prior has "
+            f"0 to {len(known) - 1}"
+        )
+    return np.repeat(np.asarray(asked, np.int32), args.count)
+
+
+def _shape(args, prior) -> tuple[int, int]:
+    """`--height` and `--width` -> (h, w) of the codes; the prior's own by default."""
+    stride = prior.vqgan.stride
+    pixels = [
+        asked or side * stride
+        for asked, side in zip((args.height, args.width), prior.grid, strict=True)
+    ]
+    return tuple(n // stride for n in pixels)
+
+
+def _given(args, prior):
+    """`--given` and `--keep` -> codes int32 [h,w], -1 where they are drawn."""
+    import numpy as np
+
+    from taming_jax.data import read_square
+    from taming_jax.units import from_uint8
+
+    height, width = prior.grid
+    if height != width:
+        raise ValueError(
+            f"--given is for square pictures; this prior's are {prior.grid}"
+        )
+    picture = read_square(args.given, height * prior.vqgan.stride)
+    codes = np.asarray(prior.vqgan.encode(from_uint8(picture[None])))[0]
+    box = KEPT.get(args.keep) or _numbers(args.keep, "--keep", float)
+    if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+        raise ValueError(
+            f"--keep {args.keep}: say top, left, or x0,y0,x1,y1 with 0 <= x0 < x1 <= 1 "
+            "and y likewise"
+        )
+    x0, y0, x1, y1 = np.round(np.multiply(box, [width, height] * 2)).astype(int)
+    given = np.full(prior.grid, -1, np.int32)
+    given[y0:y1, x0:x1] = codes[y0:y1, x0:x1]
+    return given
+
+
+def _numbers(text: str, flag: str, kind) -> list:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{flag} {text}: numbers with commas between them") from None

@@ -1,0 +1,47 @@
+"""Many samples of a prior, a batch at a time: labels [N] -> uint8 pictures.
+
+Sample i is drawn with `fold_in(key(seed), i)`, so that the size of the batches does not
+matter and a longer list begins as a shorter one does.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from taming_jax.pretrained.prior import PretrainedPrior
+from taming_jax.units import Codes, to_uint8
+
+
+def draw(
+    prior: PretrainedPrior,
+    labels: np.ndarray,
+    *,
+    seed: int,
+    batch_size: int,
+    given: Codes | None = None,
+    **settings,
+) -> Iterator[np.ndarray]:
+    """Pictures uint8 [b,H,W,C] of the labels in order, b at most `batch_size`.
+
+    Args:
+      prior: what draws.
+      labels: int32 [N]; those of an unconditional prior only count.
+      seed: of the samples.
+      batch_size: how many are drawn at once.
+      given: int32 [h,w], codes that all samples have, -1 where they are drawn.
+      settings: keywords of `PretrainedPrior.sample`; what is not given is as the recipe
+        of the prior has it.
+    """
+    settings = prior.default_settings | settings
+    key = jax.random.key(seed)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(labels)))
+    if given is not None:
+        settings["given"] = np.broadcast_to(given, (batch_size, *given.shape))
+    for start in range(0, len(labels), batch_size):
+        # The last batch is filled up, so that nothing is compiled for its size.
+        rows = np.minimum(np.arange(start, start + batch_size), len(labels) - 1)
+        condition = labels[rows] if prior.class_names else None
+        images = prior.generate(keys[rows], condition, **settings)
+        yield to_uint8(images)[: len(labels) - start]

@@ -1,0 +1,123 @@
+"""`sample`: what it leaves, and what it says of what cannot be drawn."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+from PIL import Image
+
+from taming_jax import cli, load_prior
+from taming_jax.data import read_square
+from taming_jax.pictures import LINE
+from taming_jax.units import from_uint8, to_uint8
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tiny_run.write_prior(tiny_run.write_run(tmp_path_factory.mktemp("sample")))
+
+
+def sample(workdir, output, *flags):
+    flags = ["--workdir", workdir, "--output", output, *flags]
+    return cli.main(["sample", *map(str, flags)])
+
+
+@pytest.fixture(scope="module")
+def output(workdir, tmp_path_factory):
+    """Three of each of two classes, four at a time."""
+    output = tmp_path_factory.mktemp("drawn") / "out"
+    flags = ["--classes", "7,2", "--count", 3, "--batch_size", 4, "--seed", 5]
+    assert sample(workdir, output, *flags, "--guidance", 1.5) == 0
+    return output
+
+
+def samples(output):
+    with np.load(output / "samples.npz") as arrays:
+        return arrays["arr_0"], arrays["labels"]
+
+
+def test_pictures_are_those_of_the_prior(workdir, output):
+    """What is not said, temperature and top_p, is as the recipe has it."""
+    drawn, labels = samples(output)
+    assert labels.tolist() == [7, 7, 7, 2, 2, 2]
+    images = load_prior(workdir).generate(
+        jax.random.key(5), labels, temperature=0.9, top_p=0.95, guidance=1.5
+    )
+    np.testing.assert_array_equal(drawn, to_uint8(images))
+
+
+def test_files_hold_the_same_pictures(output):
+    drawn, _ = samples(output)
+    assert [path.name for path in sorted(output.glob("0*.png"))] == [
+        f"{i:05}.png" for i in range(6)
+    ]
+    with Image.open(output / "00004.png") as picture:
+        np.testing.assert_array_equal(picture, drawn[4])
+
+
+def test_the_grid_has_a_row_for_every_class(output):
+    with Image.open(output / "grid.png") as picture:
+        assert picture.size == (3 * 16 + 4, 2 * (16 + LINE) + 2)
+
+
+@pytest.mark.parametrize(
+    ("keep", "rows", "columns"),
+    [
+        ("top", slice(0, 2), slice(0, 4)),
+        ("left", slice(0, 4), slice(0, 2)),
+        ("0.5,0.25,1,0.75", slice(1, 3), slice(2, 4)),
+    ],
+)
+def test_a_picture_is_completed_around_what_is_kept(
+    workdir, tmp_path, keep, rows, columns
+):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "given.png")
+    flags = ["--given", tmp_path / "given.png", "--keep", keep, "--count", 1]
+    assert sample(workdir, tmp_path / "out", *flags, "--classes", "0") == 0
+    prior = load_prior(workdir)
+    square = from_uint8(read_square(tmp_path / "given.png", 16)[None])
+    given = np.full((1, 4, 4), -1)
+    given[:, rows, columns] = prior.vqgan.encode(square)[:, rows, columns]
+    settings = prior.default_settings | {"given": given}
+    expected = prior.generate(jax.random.key(0), [0], **settings)
+    # Drawn in a batch of sixteen: a matrix product may round differently.
+    difference = samples(tmp_path / "out")[0].astype(int) - to_uint8(expected)
+    assert abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--classes", "10"], "no class 10; this prior has 0 to 9"),
+        (["--classes", "cat"], "--classes cat: numbers with commas"),
+        (["--top_k", "0"], "top_k=0"),
+        (["--top_p", "1.5"], "top_p=1.5"),
+        (["--temperature", "0"], "temperature=0.0"),
+        (["--height", "32"], "has positions for .*4, 4.*16 x 16 pixels"),
+        (["--given", "none.png"], "none.png cannot be read"),
+    ],
+)
+def test_what_cannot_be_is_said_and_leaves_nothing(
+    workdir, capsys, tmp_path, flags, message
+):
+    assert sample(workdir, tmp_path / "out", *flags) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unconditional_prior_draws_as_many_as_are_asked_for(tmp_path, capsys):
+    section = {
+        **tiny_run.PRIOR,
+        "condition": "none",
+        "label_dropout": 0.0,
+        "sampling": {},
+    }
+    run = tiny_run.write_run(tmp_path / "run")
+    tiny_run.write_prior(run, section, class_names=())
+    assert sample(run, tmp_path / "out", "--count", 5) == 0
+    assert len(samples(tmp_path / "out")[0]) == 5
+    assert sample(run, tmp_path / "more", "--classes", "1") == 2
+    assert "unconditional" in capsys.readouterr().err
