@@ -118,10 +118,10 @@ def _prior() -> dict:
             dropout=0.0,
         ),
         sampling=dict(
-            temperature=0.9, top_k=placeholder(int), top_p=0.95, guidance=2.0
+            temperature=0.8, top_k=placeholder(int), top_p=0.95, guidance=3.0
         ),
         # optimizer
-        learning_rate=2e-3,
+        learning_rate=1.5e-3,
         optimizer=dict(
             b1=0.9,
             b2=0.95,
@@ -133,8 +133,8 @@ def _prior() -> dict:
         ),
         ema_decay=0.99,
         # run
-        steps=2_000,
-        batch_size=32,
+        steps=2_100,
+        batch_size=16,
         accumulate=1,
         log_every=50,
         image_every=500,
