@@ -5,12 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from golden import golden
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose, assert_array_equal
 
-from taming_jax.interop.names import GPT
-from taming_jax.interop.tables import to_theirs
 from taming_jax.models.transformer import UNROLLED, Transformer, logical_axes
 
 # Two rows of three codes behind one condition token.
@@ -34,6 +31,11 @@ def tokens(*shape, seed=3):
     return jax.random.randint(jax.random.key(seed), shape, 0, TINY["vocab_size"])
 
 
+@partial(jax.jit, static_argnums=0)
+def logits_of(model, variables, sequence):
+    return model.apply(variables, sequence)
+
+
 def randomized(model, seed=0):
     """Variables in which nothing is zero or one, so that everything counts."""
     variables = jax.jit(model.init)(jax.random.key(seed), tokens(1, 2))
@@ -48,69 +50,6 @@ def variant(request):
     return model, randomized(model)
 
 
-# Against the original.
-
-
-@pytest.fixture(scope="module")
-def original():
-    """Golden 09, our model with its weights, and its variables."""
-    case = golden("09_gpt")
-    params = case.config["params"]
-    model = Transformer(
-        vocab_size=params["vocab_size"],
-        length=params["block_size"],
-        width=params["n_embd"],
-        layers=params["n_layer"],
-        heads=params["n_head"],
-    )
-    return case, model, {"params": case.variables(GPT)}
-
-
-def test_logits_equal_the_originals(original):
-    case, model, variables = original
-    logits = jax.jit(model.apply)(variables, case.inputs["idx"])
-    assert_allclose(logits, case.outputs["logits"], **case.tolerance("logits"))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "pos_emb",
-        "tok_emb.weight",
-        "ln_f.weight",
-        "blocks.0.mlp.0.bias",
-        "blocks.0.attn.query.weight",
-    ],
-)
-def test_gradients_equal_the_originals(original, gradients, name):
-    case, _, _ = original
-    expected = case.outputs[f"grad/{name}"]
-    assert_allclose(gradients[name], expected, **case.tolerance(f"grad/{name}"))
-
-
-@pytest.fixture(scope="module")
-def gradients(original):
-    """Of the mean cross entropy, by the original's names."""
-    case, model, variables = original
-
-    def loss(params):
-        logits = model.apply({"params": params}, case.inputs["idx"], train=True)
-        chosen = jax.nn.one_hot(case.inputs["targets"], logits.shape[-1])
-        return -jnp.mean(jnp.sum(chosen * jax.nn.log_softmax(logits), axis=-1))
-
-    return to_theirs(GPT, jax.jit(jax.grad(loss))(variables["params"]))
-
-
-def test_cached_logits_equal_the_originals(original):
-    case, model, variables = original
-    drawn = np.concatenate(
-        [case.inputs["cond"], case.outputs["greedy_with_past"][:, :-1]], axis=1
-    )
-    logits = extended(model, variables, drawn.astype(np.int32), first=1)
-    tolerance = case.tolerance("cached_logits")
-    assert_allclose(logits, case.outputs["cached_logits"], **tolerance)
-
-
 # Whatever the options.
 
 
@@ -118,7 +57,7 @@ def test_cached_logits_equal_the_originals(original):
 def test_logits_with_a_cache_equal_those_without_at_every_place(variant, first):
     model, variables = variant
     sequence = tokens(2, model.length)
-    whole = jax.jit(model.apply)(variables, sequence)
+    whole = logits_of(model, variables, sequence)
     # Sums of other lengths are rounded differently, a few units in the last place.
     parts = extended(model, variables, sequence, first=first)
     assert_allclose(parts, whole, rtol=0, atol=1e-5 * abs(whole).max())
@@ -127,24 +66,22 @@ def test_logits_with_a_cache_equal_those_without_at_every_place(variant, first):
 def test_no_logit_depends_on_later_tokens(variant):
     """By gradients, which no coincidence of values can hide."""
     model, _ = variant
-    # One token for each place, so that an embedding's gradient is its place's.
-    model = model.clone(vocab_size=model.length, tied_head=False)
-    params = randomized(model)["params"]
-
-    def logits_at(embedding, place):
-        variables = {"params": params | {"embedding": embedding}}
-        return model.apply(variables, places[None])[0, place].sum()
-
-    places = jnp.arange(model.length)
-    gradient = jax.vmap(jax.grad(logits_at), in_axes=(None, 0))
-    depends = jax.jit(gradient)(params["embedding"], places) != 0  # [T,T,D]
-    assert_array_equal(depends.any(-1), np.tri(model.length, dtype=bool))
+    everything_before = np.tri(model.length, dtype=bool)
+    assert_array_equal(dependencies(model), everything_before)
 
 
 def test_parameters_have_as_many_named_axes_as_dimensions(variant):
     _, variables = variant
     for path, array in flatten_dict(variables["params"], sep="/").items():
         assert len(logical_axes(path)) == array.ndim
+
+
+def test_parameters_apart_give_the_same_logits(variant):
+    model, variables = variant
+    apart = {"params": model.unstacked(variables["params"])}
+    sequence = tokens(2, model.length)
+    whole = logits_of(model, variables, sequence)
+    assert_array_equal(logits_of(model, apart, sequence), whole)
 
 
 def extended(model, variables, sequence, first):
@@ -157,3 +94,167 @@ def extended(model, variables, sequence, first):
         logits, cache = extend(variables, sequence[:, t : t + 1], cache)
         found.append(logits)
     return jnp.concatenate(found, axis=1)
+
+
+def dependencies(model, change=lambda params: params):
+    """Which logits depend on which tokens, by gradients: bool [T,T]."""
+    # One token for each place, so that an embedding's gradient is its place's.
+    model = model.clone(vocab_size=model.length, tied_head=False)
+    params = change(randomized(model)["params"])
+    tables = {name: params[name] for name in params if name.startswith("embedding")}
+    places = jnp.arange(model.length)
+
+    def logits_at(tables, place):
+        logits = model.apply({"params": params | tables}, places[None])
+        return logits[0, place].sum()
+
+    gradients = jax.jit(jax.vmap(jax.grad(logits_at), in_axes=(None, 0)))
+    found = gradients(tables, places).values()
+    return np.any([gradient != 0 for gradient in found], axis=(0, -1))
+
+
+# What single options do.
+
+
+def without_blocks(params):
+    """Nothing but embeddings, norm and head."""
+    return params | {"blocks": jax.tree.map(jnp.zeros_like, params["blocks"])}
+
+
+def test_the_embedding_above_is_that_of_the_place_one_row_up():
+    """Token t asks for the code of place t + 1, below that of place t + 1 - 3."""
+    found = dependencies(Transformer(**TINY, above=True), without_blocks)
+    expected = np.eye(6, dtype=bool)
+    expected[[3, 4, 5], [1, 2, 3]] = True
+    assert_array_equal(found, expected)
+
+
+def test_the_condition_reaches_every_place_at_once():
+    model = Transformer(**TINY, condition_everywhere=True)
+    expected = np.eye(6, dtype=bool)
+    expected[:, 0] = True
+    assert_array_equal(dependencies(model, without_blocks), expected)
+
+
+def test_condition_tokens_do_not_turn():
+    fields = {"rotary": True, "learned_positions": False, "prefix": 3, "length": 8}
+    model = Transformer(**TINY | fields | {"layers": 1})
+    variables = randomized(model)
+    order = jnp.array([2, 0, 1, 3, 4, 5, 6, 7])
+    sequence = tokens(1, 8)
+    swapped = logits_of(model, variables, sequence[:, order])
+    # One layer sees its condition as a set; sums run in another order.
+    whole = logits_of(model, variables, sequence)
+    assert_allclose(swapped[:, 3:], whole[:, 3:], rtol=0, atol=1e-5 * abs(whole).max())
+
+
+def test_dropout_acts_in_training_only_and_differs_between_layers():
+    model = Transformer(**TINY, dropout=0.5)
+    variables, sequence = randomized(model), tokens(1, 6)
+    apply = jax.jit(partial(model.apply, variables, sequence), static_argnames="train")
+    keys = [{"dropout": jax.random.key(i)} for i in range(2)]
+    assert_array_equal(apply(train=False, rngs=keys[0]), apply(train=False))
+    drawn = [apply(train=True, rngs=rngs) for rngs in keys]
+    assert abs(drawn[0] - drawn[1]).max() > 1e-2
+
+
+def test_rematerialisation_changes_no_gradient():
+    variables = randomized(Transformer(**TINY | MODERN))
+
+    def gradient(remat):
+        model = Transformer(**TINY | MODERN, remat=remat)
+
+        def loss(params):
+            logits = model.apply({"params": params}, tokens(2, 6), train=True)
+            return jnp.square(logits).mean()
+
+        return ravel_pytree(jax.jit(jax.grad(loss))(variables["params"]))[0]
+
+    plain = gradient(remat=False)
+    # Sums run in another order: a few units in the last place of the largest.
+    assert_allclose(gradient(remat=True), plain, rtol=0, atol=3e-6 * abs(plain).max())
+
+
+def test_bfloat16_keeps_parameters_and_logits_in_float32():
+    model = Transformer(**TINY | MODERN, dtype="bfloat16")
+    variables = randomized(model)
+    logits = logits_of(model, variables, tokens(2, 6))
+    exact = logits_of(Transformer(**TINY | MODERN), variables, tokens(2, 6))
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {logits.dtype}
+    # Eight bits for each of some ten roundings in a row.
+    assert_allclose(logits, exact, rtol=0, atol=0.05 * abs(exact).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_cache_has_the_models_dtype(dtype):
+    cache = Transformer(**TINY, dtype=dtype).empty_cache(4, 5)
+    assert (cache.keys.shape, cache.keys.dtype) == ((2, 4, 3, 5, 8), jnp.dtype(dtype))
+
+
+# At the start.
+
+
+def test_weights_begin_as_the_originals():
+    """N(0, .02) for products and embeddings; zeros for biases and positions."""
+    model = Transformer(**TINY | {"width": 96})
+    params = flatten_dict(jax.jit(model.init)(jax.random.key(0), tokens(1, 2)))
+    for path, array in params.items():
+        drawn = path[-1] in ("kernel", "embedding")
+        mean, deviation = (0, 0.02) if drawn else (float(path[-1] == "scale"), 0)
+        assert_allclose(array.mean(), mean, atol=2e-3, err_msg=str(path))
+        assert_allclose(array.std(), deviation, rtol=0.06, err_msg=str(path))
+
+
+def test_layers_begin_differently():
+    model = Transformer(**TINY)
+    blocks = jax.jit(model.init)(jax.random.key(0), tokens(1, 2))["params"]["blocks"]
+    assert (blocks["up"]["kernel"][0] != blocks["up"]["kernel"][1]).all()
+
+
+def test_the_papers_class_conditional_model_has_its_size():
+    model = Transformer(vocab_size=16384, length=256, width=1536, layers=48, heads=24)
+    count = sum(array.size for array in jax.tree.leaves(shapes_of(model)))
+    assert 1.40e9 < count < 1.42e9
+
+
+def shapes_of(model):
+    """Shapes of the parameters; nothing is computed."""
+    return jax.eval_shape(model.init, jax.random.key(0), tokens(1, 2))["params"]
+
+
+# What cannot be.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hed": 3}, "Transformer has no field 'hed'"),
+        ({"norm": "batch"}, "Transformer has no norm 'batch'.*layer, rms"),
+        ({"mlp": "relu"}, "Transformer has no mlp 'relu'; did you mean 'relu2'?"),
+        ({"dtype": "float16"}, "no dtype 'float16'"),
+        ({"heads": 5}, "width=24 is not divided by heads=5"),
+        ({"heads": 4, "rotary": True}, "multiple of 4, not 24 / 4"),
+        ({"grid": None, "above": True}, r"need grid=\(height, width\)"),
+        ({"condition_everywhere": True, "prefix": 2}, "one condition token, not 2"),
+    ],
+)
+def test_fields_that_cannot_be_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Transformer(**TINY | change)
+
+
+def test_more_tokens_than_places_are_refused():
+    model = Transformer(**TINY)
+    with pytest.raises(ValueError, match=r"an input of 7 places.* 1 to length=6"):
+        jax.eval_shape(model.init, jax.random.key(0), tokens(1, 7))
+
+
+@pytest.mark.parametrize("length", [0, 7])
+def test_a_cache_of_other_places_than_there_are_is_refused(length):
+    with pytest.raises(ValueError, match=f"a cache of {length} places"):
+        Transformer(**TINY).empty_cache(1, length)
+
+
+def test_an_unknown_parameter_has_no_axes():
+    with pytest.raises(ValueError, match="no parameter 'blocks/query/scale'"):
+        logical_axes("blocks/query/scale")

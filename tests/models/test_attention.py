@@ -1,0 +1,115 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from taming_jax.models.attention import (
+    MLPS,
+    Block,
+    attend,
+    rotary_angles,
+    rotate,
+)
+
+
+def test_rotation_is_multiplication_by_a_unit_complex_number():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 3, 8))
+    angles = jax.random.normal(jax.random.key(1), (5, 4))
+    turned = np.asarray(jax.jit(rotate)(x, angles))
+    numbers = (x[..., :4] + 1j * x[..., 4:]) * np.exp(1j * angles)[:, None]
+    assert_allclose(turned[..., :4] + 1j * turned[..., 4:], numbers, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [(0, 5), (4, 0), (7, 3)])
+def test_rotated_products_depend_on_differences_of_rows_and_columns_only(shift):
+    rows, columns = np.divmod(np.arange(6), 3)
+
+    def products(down, right):
+        """What one query at each place makes of one key at each place: [6,6]."""
+        at = rows + down, columns + right
+        angles = rotary_angles(*at, head_width=16, base=100.0)
+        q, k = jax.random.normal(jax.random.key(2), (2, 1, 1, 1, 16))
+        q, k = (rotate(jnp.tile(x, (1, 6, 1, 1)), angles) for x in (q, k))
+        return jnp.einsum("btne,bsne->ts", q, k)
+
+    # Angles of up to ten radians are rounded by a few 1e-7.
+    assert_allclose(products(*shift), products(0, 0), atol=3e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_and_columns_turn_different_pairs(axis):
+    place = [np.zeros(1), np.zeros(1)]
+    place[axis] += 3
+    angles = rotary_angles(*place, head_width=16, base=100.0)
+    turned = np.arange(8) // 4 == axis
+    assert_array_equal(angles[0] != 0, turned)
+
+
+def test_the_length_of_queries_and_keys_does_not_matter_under_qk_norm():
+    block = Block(width=24, heads=3, qk_norm=True, bias=False)
+    variables = jax.jit(init_of(block))(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(3), (2, 5, 24))
+
+    @jax.jit
+    def queries_and_keys(factor):
+        params = dict(variables["params"])
+        for name in ("query", "key"):
+            params[name] = {"kernel": factor * params[name]["kernel"]}
+        return block.apply({"params": params}, x, None, method="project")[:2]
+
+    # The normalisation's epsilon is what makes a difference.
+    long, longer = jnp.stack([jnp.stack(queries_and_keys(f)) for f in (1e3, 1e4)])
+    assert_allclose(long, longer, rtol=1e-3, atol=1e-5)
+
+
+def test_what_may_not_be_seen_does_not_count():
+    q, k, v = jax.random.normal(jax.random.key(4), (3, 1, 2, 4, 8))
+    mask = jnp.array([True, False, True, False])
+    seen = jax.jit(attend)(q, k, v, mask)
+    alone = jax.jit(attend)(q, k[:, :, ::2], v[:, :, ::2], jnp.ones(2, bool))
+    assert_allclose(seen, alone, rtol=0, atol=1e-6)
+
+
+def test_equal_keys_are_averaged():
+    q, v = jax.random.normal(jax.random.key(5), (2, 1, 2, 4, 8))
+    seen = jax.jit(attend)(q, jnp.ones_like(q), v, jnp.ones(4, bool))
+    expected = jnp.broadcast_to(v.mean(2, keepdims=True), v.shape)
+    assert_allclose(seen, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "expected"),
+    [
+        ("relu2", ([-1.0, 3.0],), [0.0, 9.0]),
+        ("swiglu", ([2.0, 5.0], [0.0, 100.0]), [0.0, 500.0]),
+        ("gelu", ([-40.0, 0.0, 40.0],), [0.0, 0.0, 40.0]),
+    ],
+)
+def test_activations_at_points_that_are_known(name, inputs, expected):
+    assert_allclose(MLPS[name].activation(*map(jnp.array, inputs)), expected)
+
+
+def test_a_gated_mlp_has_as_many_weights_as_a_plain_one():
+    def weights(mlp):
+        params = shapes_of(Block(width=768, heads=12, mlp=mlp, bias=False))
+        names = {"up", "gate", "down"} & params.keys()
+        return sum(params[name]["kernel"].size for name in names)
+
+    assert weights("swiglu") == weights("gelu")
+
+
+def test_the_width_of_the_mlp_can_be_set():
+    params = shapes_of(Block(width=24, heads=3, mlp="swiglu", mlp_width=40))
+    assert {params[n]["kernel"].shape for n in ("up", "gate")} == {(24, 40)}
+
+
+def shapes_of(block):
+    return jax.eval_shape(init_of(block), jax.random.key(0))["params"]
+
+
+def init_of(block):
+    x, mask = jnp.zeros((1, 1, block.width)), jnp.ones((1, 1), bool)
+    return partial(block.init, x=x, angles=None, mask=mask, train=False)
