@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from configs import imagenet
 from taming_jax.models.perceptual import STAGES
 from taming_jax.models.vqgan import VQGAN
+from taming_jax.training.phases import Phase
 from taming_jax.training.recipe import VQGANRecipe, plain
 from taming_jax.training.vqgan import make_discriminator, make_init
 from taming_jax.training.vqgan_step import make_train_step
@@ -56,13 +57,12 @@ def main() -> None:
 
 def step_flops(section: dict, batch: int, size: int) -> float:
     """Floating-point operations of one compiled step, by XLA's count."""
-    # From the first step on, so that no branch is left out of the count.
-    section = section | {"disc_start": 0, "adversarial_start": 0}
     recipe = VQGANRecipe.from_config(section)
     model, discriminator = VQGAN(**recipe.model), make_discriminator(recipe)
     state = jax.eval_shape(make_init(recipe, model, discriminator), jax.random.key(0))
     pictures = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
-    step = jax.jit(make_train_step(recipe, model, discriminator, 0), donate_argnums=0)
+    phase = Phase(judged=True, frozen=False)
+    step = jax.jit(make_train_step(recipe, model, discriminator, 0, phase))
     lowered = step.lower(state, {"image": pictures}, _vgg16())
     return lowered.compile().cost_analysis()["flops"]
 

@@ -18,6 +18,7 @@ from taming_jax.data import DATASETS
 from taming_jax.models.perceptual import STAGES
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training import prior
+from taming_jax.training.phases import phase_at
 from taming_jax.training.prior_step import make_train_step as make_prior_step
 from taming_jax.training.recipe import (
     PriorRecipe,
@@ -91,13 +92,15 @@ def test_pictures_fit_the_stride(name, variant):
 
 
 @every_card
-def test_the_step_takes_the_state_to_its_like(name, variant):
-    """At full size: batch, model, both players, whatever the losses are."""
+@pytest.mark.parametrize("share", [0, 1])
+def test_the_step_takes_the_state_to_its_like(name, variant, share):
+    """First and last, at full size: batch, model, both players, whatever the losses."""
     recipe, model, discriminator, state = built(name, variant)
     side = card(name, variant)["data"]["image_size"]
     shape = (recipe.run.batch_size, side, side, model.image_channels)
     batch = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
-    step = make_train_step(recipe, model, discriminator, seed=0)
+    phase = phase_at(recipe.loss, share * recipe.run.steps)
+    step = make_train_step(recipe, model, discriminator, seed=0, phase=phase)
     after, _ = jax.eval_shape(step, state, batch, perceptual(recipe))
     assert after == state
 

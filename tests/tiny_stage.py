@@ -2,7 +2,7 @@
 
     parts = build(adversarial_weight=0.5)      recipe, model, discriminator
     state = random_state(parts, step=7)        no initialiser is compiled for it
-    state, metrics = stepping()(state, {"image": pictures(4)}, {})
+    state, metrics = stepping()(state, {"image": pictures(4)})
 
 By default the discriminator learns from step 2, counts from step 3 with full weight
 from step 6 on, and the codes are frozen from step 9 on.
@@ -19,6 +19,7 @@ import numpy as np
 from taming_jax.models.discriminator import Discriminator
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training.mesh import create_mesh
+from taming_jax.training.phases import by_phase
 from taming_jax.training.recipe import Mesh, VQGANRecipe
 from taming_jax.training.stage import Stage
 from taming_jax.training.vqgan import make_discriminator, make_init, make_vqgan_stage
@@ -90,14 +91,20 @@ def build(model: dict | None = None, **changes) -> Parts:
 
 
 def stepping(**changes):
-    """The jitted step of SECTION with `changes`, compiled once in a session."""
+    """SECTION's step(state, batch) with `changes`, compiled once in a session."""
     return _stepping(json.dumps(changes))
 
 
 @functools.cache
 def _stepping(changes: str):
-    step = make_train_step(*build(**json.loads(changes)), seed=0)
-    return jax.jit(step, compiler_options=UNOPTIMISED)
+    parts = build(**json.loads(changes))
+
+    def program(phase):
+        step = make_train_step(*parts, seed=0, phase=phase)
+        step = jax.jit(step, compiler_options=UNOPTIMISED)
+        return lambda state, batch: step(state, batch, {})
+
+    return by_phase(parts.recipe.loss, program)
 
 
 @functools.cache

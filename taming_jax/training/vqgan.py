@@ -19,6 +19,7 @@ from taming_jax.pictures import pair_rows
 from taming_jax.training import mesh as meshes
 from taming_jax.training.initial import start_from
 from taming_jax.training.optimizer import make_optimizer
+from taming_jax.training.phases import Phase, by_phase
 from taming_jax.training.recipe import VQGANRecipe
 from taming_jax.training.stage import Stage
 from taming_jax.training.state import Adversary, TrainState
@@ -53,11 +54,15 @@ def make_vqgan_stage(
     shapes = jax.eval_shape(init, key)
     shardings = meshes.state_shardings(shapes, mesh)
     shared = meshes.replicated(mesh)
-    step = jit(
-        make_train_step(recipe, model, discriminator, config["seed"]),
-        donate_argnums=0,
-        out_shardings=(shardings, shared),
-    )
+
+    def program(phase: Phase):
+        step = jit(
+            make_train_step(recipe, model, discriminator, config["seed"], phase),
+            donate_argnums=0,
+            out_shardings=(shardings, shared),
+        )
+        return lambda state, batch: step(state, batch, perceptual)
+
     evaluate = jit(_make_evaluate(recipe, model), out_shardings=shared)
     beside = jit(_make_beside(model), out_shardings=shared)
 
@@ -76,7 +81,7 @@ def make_vqgan_stage(
         init=lambda: start_from(
             recipe.init_from, jit(init, out_shardings=shardings)(key), section
         ),
-        step=lambda state, batch: step(state, batch, perceptual),
+        step=by_phase(recipe.loss, program),
         evaluate=lambda state, batch: evaluate(state, batch, perceptual),
         show=show,
     )

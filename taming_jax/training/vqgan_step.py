@@ -1,6 +1,6 @@
 """One step of the first stage: images in, a better autoencoder and discriminator out.
 
-Everything happens in a single compiled function. The autoencoder runs once and is
+Everything happens in one compiled function per phase. The autoencoder runs once and is
 differentiated once: the two losses give two cotangents at the reconstruction, the
 adaptive weight joins them, and one backward pass takes the sum through decoder and
 encoder. The weight needs gradients at the decoder's last kernel only; these are
@@ -23,13 +23,13 @@ from taming_jax.models.vqgan import LAST_KERNEL, VQGAN
 from taming_jax.training import adversary as adversaries
 from taming_jax.training.accumulation import accumulate
 from taming_jax.training.optimizer import apply_gradients, make_optimizer
+from taming_jax.training.phases import Phase
 from taming_jax.training.recipe import VQGANLoss, VQGANRecipe
 from taming_jax.training.state import (
     Adversary,
     TrainState,
     advance,
     ema_update,
-    where_tree,
 )
 
 # What a key is for: keys are fold_in(fold_in(key(seed), step), PURPOSE).
@@ -61,10 +61,15 @@ class Samples(NamedTuple):
 
 
 def make_train_step(
-    recipe: VQGANRecipe, model: VQGAN, discriminator: Discriminator | None, seed: int
+    recipe: VQGANRecipe,
+    model: VQGAN,
+    discriminator: Discriminator | None,
+    seed: int,
+    phase: Phase,
 ) -> Callable[[TrainState, dict, Any], tuple[TrainState, dict]]:
     """Builds `step(state, batch, perceptual_params) -> (state, metrics)`, to be jitted.
 
+    It serves the steps of `phase`; the state has the same form in every one.
     `batch["image"]` is uint8 [B,H,W,C], or float32 in [-1,1]. A step whose losses or
     gradients are not finite leaves the state as it was, but for `step` and
     `nonfinite`; its metrics name the first bad term as `nonfinite_term`, an index
@@ -82,7 +87,7 @@ def make_train_step(
         # Reconstruct, judge and weigh.
         (codebook, stats), means, samples = accumulate(
             lambda carry, x, part: _differentiate(
-                loss, model, discriminator, state, carry, x, perceptual,
+                loss, model, discriminator, phase, state, carry, x, perceptual,
                 _rngs(key, part),
             ),
             (state.codebook, adversary.stats if adversary else {}), x, run.accumulate,
@@ -90,22 +95,19 @@ def make_train_step(
         metrics = dict(means.metrics)
 
         # Update the generator, then what its quantizer sets by hand.
-        learning = _learning_parts(loss, state.step, state.params)
+        learning = _learning(state.params) if phase.frozen else None
         params, opt_state, metrics["grad_norm"] = apply_gradients(
             optimizer, means.grads, state.opt_state, state.params, learning
         )
-        params, codebook = where_tree(
-            state.step < loss.decoder_only_start,
-            model.after_update(
+        if not phase.frozen:
+            params, codebook = model.after_update(
                 params, codebook, samples.latents,
                 step=state.step, key=jax.random.fold_in(key, REVIVE),
-            ),
-            (params, codebook),
-        )  # fmt: skip
+            )  # fmt: skip
 
         # Update the discriminator; in the original's order it sees the new generator.
         metrics["disc_grad_norm"] = jnp.zeros(())
-        if adversary is not None:
+        if phase.judged:
             disc_grads = means.disc_grads
             if loss.alternating:
                 rngs = _rngs(jax.random.fold_in(key, SECOND_LOOK), 0)
@@ -117,11 +119,7 @@ def make_train_step(
             disc_params, disc_opt_state, metrics["disc_grad_norm"] = apply_gradients(
                 disc_optimizer, disc_grads, adversary.opt_state, adversary.params
             )
-            adversary = where_tree(
-                loss.alternating | (state.step >= loss.disc_start),
-                Adversary(disc_params, stats, disc_opt_state),
-                adversary,
-            )
+            adversary = Adversary(disc_params, stats, disc_opt_state)
 
         # Average, and report.
         renewed = state.replace(
@@ -139,11 +137,15 @@ def make_train_step(
     return step
 
 
-def _differentiate(loss, model, discriminator, state, carry, x, perceptual, rngs):
+def _differentiate(
+    loss, model, discriminator, phase, state, carry, x, perceptual, rngs
+):
     """One forward and one backward pass of the autoencoder, for `accumulate`."""
     codebook, stats = carry
 
     def generate(params):
+        if phase.frozen:  # no gradient goes where nothing learns
+            params = _freeze(params)
         x_hat, quantized, moved = _reconstruct(
             model, params, codebook, x, state.step, rngs
         )
@@ -155,8 +157,10 @@ def _differentiate(loss, model, discriminator, state, carry, x, perceptual, rngs
     (_, terms), nll_cotangent = jax.value_and_grad(_nll, argnums=1, has_aux=True)(
         x, x_hat, loss, perceptual
     )
-    says = _ask(loss, discriminator, state, stats, x, x_hat)
-    adaptive, weight = _weigh(loss, pull, codebook_loss, nll_cotangent, says, state)
+    says = _ask(loss, discriminator, phase, state, stats, x, x_hat)
+    adaptive, weight = _weigh(
+        loss, phase, pull, codebook_loss, nll_cotangent, says, state
+    )
 
     cotangent = nll_cotangent + weight * says.cotangent
     codebook_weight = jnp.full_like(codebook_loss, loss.codebook_weight)
@@ -169,6 +173,7 @@ def _differentiate(loss, model, discriminator, state, carry, x, perceptual, rngs
         "disc_loss": says.disc_loss,
         "logits_real": says.logits_real,
         "logits_fake": says.logits_fake,
+        **{f"quantizer_{name}": stat for name, stat in quantized.stats.items()},
     }
     samples = Samples(quantized.codes, quantized.latents)
     return (codebook, says.stats), Means(grads, says.grads, metrics), samples
@@ -195,24 +200,19 @@ def _nll(x, x_hat, loss: VQGANLoss, perceptual):
     return sum(getattr(loss, f"{name}_weight") * terms[name] for name in terms), terms
 
 
-def _ask(loss: VQGANLoss, discriminator, state, stats, x, x_hat):
+def _ask(loss: VQGANLoss, discriminator, phase, state, stats, x, x_hat):
     """The discriminator's judgement, if there is one and its time has come."""
-    if discriminator is None:
+    if not phase.judged:
         return adversaries.abstain({}, stats, x_hat)
     params = state.adversary.params
     if loss.alternating:
         return adversaries.judge_generator(discriminator, params, stats, x_hat)
-    # Not `lax.cond`: on CPUs XLA runs convolutions inside of it ten times slower.
-    return where_tree(
-        state.step >= loss.disc_start,
-        adversaries.judge(
-            discriminator, loss.adversarial_loss, params, stats, x, x_hat
-        ),
-        adversaries.abstain(params, stats, x_hat),
+    return adversaries.judge(
+        discriminator, loss.adversarial_loss, params, stats, x, x_hat
     )
 
 
-def _weigh(loss: VQGANLoss, pull, codebook_loss, nll_cotangent, says, state):
+def _weigh(loss: VQGANLoss, phase, pull, codebook_loss, nll_cotangent, says, state):
     """The adaptive weight, and what the adversarial cotangent is multiplied with."""
 
     def at_last_kernel(cotangent):
@@ -222,7 +222,7 @@ def _weigh(loss: VQGANLoss, pull, codebook_loss, nll_cotangent, says, state):
         return grads
 
     adaptive = jnp.ones(())
-    if loss.adaptive_weight and state.adversary is not None:
+    if loss.adaptive_weight and phase.judged:
         adaptive = losses.adaptive_weight(
             nll_gradient=at_last_kernel(nll_cotangent),
             adversarial_gradient=at_last_kernel(says.cotangent),
@@ -247,15 +247,18 @@ def _look_again(loss, model, discriminator, state, params, codebook, stats, x, r
     return says._replace(grads=grads, disc_loss=says.disc_loss * counts)
 
 
-def _learning_parts(loss: VQGANLoss, step, params):
-    """1.0 for each parameter that learns at this step, 0.0 for a frozen one."""
+def _freeze(params):
+    """The same, with no gradient by what is not the decoder's."""
     return {
-        part: jax.tree.map(
-            lambda _, part=part: jnp.where(
-                (part in DECODER_SIDE) | (step < loss.decoder_only_start), 1.0, 0.0
-            ),
-            tree,
-        )
+        part: tree if part in DECODER_SIDE else jax.lax.stop_gradient(tree)
+        for part, tree in params.items()
+    }
+
+
+def _learning(params):
+    """1.0 for each parameter of the decoder's side, 0.0 for a frozen one."""
+    return {
+        part: jax.tree.map(lambda _, part=part: float(part in DECODER_SIDE), tree)
         for part, tree in params.items()
     }
 

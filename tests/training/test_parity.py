@@ -12,6 +12,7 @@ from taming_jax.interop.names import VQ_MODEL
 from taming_jax.interop.tables import to_theirs
 from taming_jax.models.discriminator import Discriminator
 from taming_jax.models.vqgan import VQGAN
+from taming_jax.training.phases import phase_at
 from taming_jax.training.recipe import VQGANRecipe
 from taming_jax.training.vqgan import make_init
 from taming_jax.training.vqgan_step import make_train_step
@@ -51,7 +52,8 @@ def trained():
         stats={"batch_stats": weights["discriminator"]["batch_stats"]},
     )
     state = state.replace(params=weights["generator"], adversary=adversary)
-    step = jax.jit(make_train_step(recipe, model, discriminator, seed=0))
+    phase = phase_at(recipe.loss, 0)  # the only one, in the original's order
+    step = jax.jit(make_train_step(recipe, model, discriminator, 0, phase))
     metrics = []
     with jax.default_matmul_precision("highest"):
         for x in case.inputs["x"]:

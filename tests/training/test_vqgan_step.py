@@ -28,7 +28,7 @@ from tiny_stage import (
 )
 
 from taming_jax.models.vqgan import LAST_KERNEL
-from taming_jax.training.vqgan_step import TERMS, make_train_step
+from taming_jax.training.vqgan_step import TERMS
 
 
 def losses_by_hand(parts, state, x):
@@ -64,7 +64,7 @@ def one_step():
     """A step with everything in it: (parts, state before, state after, metrics, x)."""
     parts, x = build(), pictures(4)
     state = random_state(parts, FULL)
-    return parts, state, *stepping()(state, {"image": x}, {}), x
+    return parts, state, *stepping()(state, {"image": x}), x
 
 
 def gradient(loss, params):
@@ -130,7 +130,7 @@ def history():
     states, metrics = [random_state(build(), step=0)], []
     for step in range(FROZEN + 1):
         batch = {"image": pictures(4, seed=step)}
-        state, measured = stepping()(states[-1], batch, {})
+        state, measured = stepping()(states[-1], batch)
         states.append(state)
         metrics.append(jax.device_get(measured))
     return states, metrics
@@ -196,20 +196,6 @@ def test_average_has_a_shorter_memory_at_first():
     assert_trees_close(states[-1].ema, average, share=1e-6)  # float32 against float64
 
 
-def test_one_compilation_serves_every_step():
-    step, traces = make_train_step(*build(), seed=0), []
-
-    def counted(*arguments):
-        traces.append(arguments)
-        return step(*arguments)
-
-    jitted = jax.jit(counted, compiler_options=UNOPTIMISED)
-    state = random_state(build(), step=0)
-    for _ in range(FROZEN + 1):
-        state, _ = jitted(state, {"image": pictures(4)}, {})
-    assert len(traces) == 1
-
-
 def spoiled(name):
     """(state, pictures) in which `name` is the first term that is not finite."""
     parts, x = build(), pictures(4)
@@ -227,7 +213,7 @@ def spoiled(name):
 @pytest.mark.parametrize("name", ["l1", "l2", "adversarial"])
 def test_first_term_that_is_not_finite_is_named(name):
     state, x = spoiled(name)
-    _, metrics = stepping()(state, {"image": x}, {})
+    _, metrics = stepping()(state, {"image": x})
     assert TERMS[metrics["nonfinite_term"]] == name
 
 
@@ -238,7 +224,7 @@ def test_a_good_step_names_no_term():
 @pytest.mark.parametrize("name", ["l1", "l2", "adversarial"])
 def test_a_step_that_is_not_finite_changes_nothing_but_two_counters(name):
     state, x = spoiled(name)
-    after, _ = stepping()(state, {"image": x}, {})
+    after, _ = stepping()(state, {"image": x})
     expected = state.replace(step=state.step + 1, nonfinite=state.nonfinite + 1)
     assert_trees_equal(after, expected)
 
@@ -246,8 +232,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_two_counters(name):
 def test_accumulation_equals_the_whole_batch():
     """Without BatchNorm, and where no adaptive weight is taken of each part's own."""
     state, batch = random_state(build(), DISC_START), {"image": pictures(4)}
-    whole, _ = stepping()(state, batch, {})
-    parts, _ = stepping(accumulate=2)(state, batch, {})
+    whole, _ = stepping()(state, batch)
+    parts, _ = stepping(accumulate=2)(state, batch)
     assert_trees_close(gradients(parts.opt_state), gradients(whole.opt_state))
 
 
@@ -255,7 +241,7 @@ def test_accumulation_equals_the_whole_batch():
 def test_accumulation_equals_the_whole_batch_with_an_adversary_of_fixed_weight():
     state, batch = random_state(build(), FULL), {"image": pictures(4)}
     whole, parts = (
-        stepping(adaptive_weight=False, accumulate=count)(state, batch, {})[0]
+        stepping(adaptive_weight=False, accumulate=count)(state, batch)[0]
         for count in (1, 2)
     )
     assert_trees_close(gradients(parts.opt_state), gradients(whole.opt_state))
@@ -266,14 +252,14 @@ def test_accumulation_equals_the_whole_batch_with_an_adversary_of_fixed_weight()
 
 def test_recomputed_activations_give_the_same_gradients():
     _, state, after, _, x = one_step()
-    again, _ = stepping(model={"remat": True})(state, {"image": x}, {})
+    again, _ = stepping(model={"remat": True})(state, {"image": x})
     assert_trees_close(gradients(again.opt_state), gradients(after.opt_state))
 
 
 def test_bfloat16_follows_float32():
     """The gradients point the same way; 8 bits of mantissa cost a few degrees."""
     _, state, after, _, x = one_step()
-    coarse, metrics = stepping(model={"dtype": "bfloat16"})(state, {"image": x}, {})
+    coarse, metrics = stepping(model={"dtype": "bfloat16"})(state, {"image": x})
     fine, rough = (ravel_pytree(gradients(s.opt_state))[0] for s in (after, coarse))
     cosine = fine @ rough / (jnp.linalg.norm(fine) * jnp.linalg.norm(rough))
     assert cosine > 0.98
@@ -291,7 +277,7 @@ def test_without_weight_there_is_no_adversary():
     parts, state, _, _, x = one_step()
     nll, _, codebook = losses_by_hand(parts, state, x)
     alone = random_state(build(adversarial_weight=0.0), FULL)
-    after, _ = stepping(adversarial_weight=0.0)(alone, {"image": x}, {})
+    after, _ = stepping(adversarial_weight=0.0)(alone, {"image": x})
     expected = gradient(lambda params: nll(params) + codebook(params), alone.params)
     assert after.adversary is None
     assert_trees_close(gradients(after.opt_state), expected)
