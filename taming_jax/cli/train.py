@@ -19,8 +19,8 @@ from ml_collections import config_flags
 def main(argv: Sequence[str], stages: Sequence[str]) -> None:
     """Trains the first of `stages`, or the one that `--stage` names.
 
-    What is wrong with the flags, the card or the data is said in one line, and the
-    process ends with code 2.
+    What is wrong with the flags, the card, the data, the disk or the installation is
+    said in one line, and the process ends with code 2.
     """
     if {"-h", "--help"} & set(argv):
         print(__doc__)
@@ -30,7 +30,7 @@ def main(argv: Sequence[str], stages: Sequence[str]) -> None:
         from taming_jax.training.run import run
 
         run(config, stage, workdir)
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

@@ -1,5 +1,6 @@
 """The training command: what it refuses before it begins, and that it can be killed."""
 
+import errno
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ from tiny_stage import CONFIG
 
 from taming_jax.cli.train import main, parse
 from taming_jax.stored import read_checkpoint
+from taming_jax.training import run
 from taming_jax.training.workdir import claimed
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +127,26 @@ def test_a_full_disk_is_refused_and_leaves_nothing(card, capsys, tmp_path, monke
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     line = refusal(capsys, card, f"--workdir={tmp_path / 'run'}")
     assert re.search(r"^error: .*run/vqgan has 0.0 GB of room", line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_on_the_way_is_named_in_one_line(
+    card, capsys, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
+
+    monkeypatch.setattr(run, "run", full)
+    line = refusal(capsys, card, f"--workdir={tmp_path / 'run'}")
+    assert line == "error: [Errno 28] No space left on device: 'metrics.jsonl'"
+
+
+def test_without_tensorflow_training_says_what_to_install(
+    card, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    line = refusal(capsys, card, f"--workdir={tmp_path / 'run'}")
+    assert re.search("TensorFlow, which is not installed: pip install", line)
     assert list(tmp_path.iterdir()) == []
 
 
