@@ -156,6 +156,6 @@ codebook in use, {summary["judge_accuracy"]:.1%} still recognised
   samples           {summary["label_accuracy"]:.1%} of {summary["samples"]} show what \
 was asked for
 Look at
-  {workdir}/samples/grid.png    what it draws, a row for every class
+  {workdir}/samples/grid.png    what it draws, a column for every class
   {workdir}/vqgan/images/       pictures above what the tokenizer keeps of them
   {workdir}/summary.json        the figures"""

@@ -1,10 +1,10 @@
 """Pictures from a trained prior.
 
-OUTPUT gets numbered PNGs, grid.png with a row for every class, and samples.npz (uint8
-[N,H,W,C] as arr_0, which the usual evaluators read, and int32 labels beside it). How it
-is drawn is as the prior's recipe says, unless it is said here. With --given the codes
-of a picture are kept where --keep says (top half, left half, or a box x0,y0,x1,y1 in
-[0, 1]) and the rest is drawn. OUTPUT must be new or empty.
+OUTPUT gets numbered PNGs, grid.png with a row or column for every class, and
+samples.npz (uint8 [N,H,W,C] as arr_0, which the usual evaluators read, and int32 labels
+beside it). How it is drawn is as the prior's recipe says, unless it is said here. With
+--given the codes of a picture are kept where --keep says (top half, left half, or a box
+x0,y0,x1,y1 in [0, 1]) and the rest is drawn. OUTPUT must be new or empty.
 """
 
 import argparse
@@ -67,9 +67,18 @@ def run(args: argparse.Namespace) -> None:
         if prior.class_names:
             names = [prior.class_names[label] for label in labels]
             drawn = pictures.captioned(drawn, names)
-        rows = np.split(drawn, len(drawn) // args.count)
-        pictures.write_png(output / "grid.png", pictures.grid(rows, args.count))
+        pictures.write_png(output / "grid.png", _grid(drawn, args.count))
     print(f"{len(drawn)} pictures in {args.output}, side by side in grid.png")
+
+
+def _grid(drawn, count: int):
+    """[N,H,W,C], each class `count` times -> one picture, not taller than wide."""
+    from taming_jax.pictures import grid
+
+    rows = drawn.reshape(-1, count, *drawn.shape[1:])
+    if len(rows) > count:
+        rows = rows.swapaxes(0, 1)
+    return grid(list(rows), rows.shape[1])
 
 
 def _labels(args, prior):

@@ -62,6 +62,12 @@ def test_the_grid_has_a_row_for_every_class(output):
         assert picture.size == (3 * 16 + 4, 2 * (16 + LINE) + 2)
 
 
+def test_many_classes_stand_beside_each_other(workdir, tmp_path):
+    assert sample(workdir, tmp_path / "out", "--count", 1) == 0
+    with Image.open(tmp_path / "out" / "grid.png") as picture:
+        assert picture.size == (10 * 16 + 9 * 2, 16 + LINE)
+
+
 @pytest.mark.parametrize(
     ("keep", "rows", "columns"),
     [
