@@ -22,6 +22,8 @@ from taming_jax.compilation import jit
 from taming_jax.models.transformer import Transformer
 from taming_jax.units import Tokens
 
+HIGHEST_BIT = np.uint32(1 << 31)
+
 
 def sample_tokens(
     model: Transformer,
@@ -83,20 +85,43 @@ def filter_logits(logits: jax.Array, *, top_k=None, top_p=None) -> jax.Array:
     left top_p keeps the largest, up to and with the first that brings their probability
     over the threshold (Holtzman et al. 2020).
     """
-    if top_k is None and top_p is None:
-        return logits
-    order = jnp.argsort(logits, axis=-1, descending=True)
-    ordered = jnp.take_along_axis(logits, order, axis=-1)
-    stay = jnp.ones_like(ordered, bool)
     if top_k is not None:
-        last = jnp.minimum(top_k, logits.shape[-1]) - 1
-        stay = ordered >= jnp.take(ordered, last, axis=-1)[..., None]
+        most = jnp.minimum(top_k, logits.shape[-1])
+        order = _order(logits)
+        stay = order >= _cut(order, jnp.ones_like(logits), most - 0.5)
+        logits = jnp.where(stay, logits, -jnp.inf)
     if top_p is not None:
-        likely = jax.nn.softmax(jnp.where(stay, ordered, -jnp.inf), axis=-1)
-        before = jnp.cumsum(likely, axis=-1) - likely
-        stay &= (before <= top_p) | (top_p >= 1)  # 1 removes nothing by rounding
-    stay = jnp.put_along_axis(jnp.zeros_like(stay), order, stay, -1, inplace=False)
-    return jnp.where(stay, logits, -jnp.inf)
+        order, likely = _order(logits), jax.nn.softmax(logits, axis=-1)
+        cut = _cut(order, likely, top_p)
+        # Of those equal at the cut only as many stay as it takes, the first ones.
+        above = jnp.sum(likely, axis=-1, keepdims=True, where=order > cut)
+        equal = order == cut
+        before = above + likely * (jnp.cumsum(equal, axis=-1) - 1)
+        stay = (order > cut) | (equal & (before <= top_p)) | (top_p >= 1)
+        logits = jnp.where(stay, logits, -jnp.inf)
+    return logits
+
+
+def _order(x: jax.Array) -> jax.Array:
+    """float32 -> uint32 that compare as they do."""
+    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint32)
+    return jnp.where(bits >> 31 == 1, ~bits, bits | HIGHEST_BIT)
+
+
+def _cut(order: jax.Array, weights: jax.Array, amount) -> jax.Array:
+    """The largest of `order` [..., V] from which on the weights are above `amount`.
+
+    [..., 1]; 0 where all of them are not. Found bit by bit, by 32 sums: sorting takes
+    CPUs thirty times longer, and more than the transformer takes for the logits.
+    """
+
+    def decide(i, cut):
+        higher = cut | (HIGHEST_BIT >> i.astype(jnp.uint32))
+        weight = jnp.sum(weights, axis=-1, keepdims=True, where=order >= higher)
+        return jnp.where(weight > amount, higher, cut)
+
+    nothing = jnp.zeros_like(order[..., :1])
+    return jax.lax.fori_loop(0, 32, decide, nothing)
 
 
 def _check(temperature, top_k, top_p) -> None:

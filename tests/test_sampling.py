@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax import sampling
 from taming_jax.interop.names import GPT
-from taming_jax.models.transformer import Transformer
+from taming_jax.models.transformer import UNROLLED, Transformer
 from taming_jax.sampling import filter_logits, sample_tokens
 
 FILTERS = golden("09_logit_filters")
@@ -61,6 +61,26 @@ def test_top_p_after_top_k_keeps_what_the_reference_keeps(k, p):
     assert_array_equal(np.sort(filtered), np.sort(expected))
 
 
+@pytest.mark.parametrize("p", [0.3, 0.95])
+def test_top_p_keeps_the_likeliest_up_to_the_first_over_the_threshold(p):
+    logits = 3 * jax.random.normal(jax.random.key(1), (50, 300))
+    found = jax.jit(filter_logits)(logits, top_p=p)
+    for row, filtered in zip(logits, found, strict=True):
+        likeliest = np.argsort(-row)
+        reached = np.cumsum(np.asarray(jax.nn.softmax(row), np.float64)[likeliest])
+        kept = np.sort(likeliest[: 1 + np.sum(reached <= p)])
+        assert_array_equal(np.flatnonzero(np.isfinite(filtered)), kept)
+
+
+def test_both_zeros_are_equal_to_top_k():
+    assert np.isfinite(filter_logits(jnp.array([0.0, -0.0, -1.0]), top_k=1)).sum() == 2
+
+
+def test_filters_work_on_what_is_removed_already():
+    filtered = filter_logits(jnp.array([1.0, -jnp.inf, 2.0]), top_k=3, top_p=0.9999)
+    assert_array_equal(filtered, [1.0, -np.inf, 2.0])
+
+
 def test_greedy_is_the_original_s_with_its_cache():
     assert_array_equal(draw(greedy=True), CASE.outputs["greedy_with_past"])
 
@@ -68,6 +88,33 @@ def test_greedy_is_the_original_s_with_its_cache():
 def test_tokens_are_drawn_by_the_logits_without_a_cache():
     tokens = draw(greedy=True)
     assert_array_equal(full_logits(PREFIX, tokens).argmax(-1), tokens)
+
+
+@pytest.mark.parametrize("layers", [2, UNROLLED + 1])
+def test_a_modern_model_draws_by_its_logits_without_a_cache(layers):
+    model = Transformer(
+        vocab_size=19,
+        length=12,
+        grid=(3, 4),
+        width=24,
+        layers=layers,
+        heads=3,
+        norm="rms",
+        rotary=True,
+        qk_norm=True,
+        tied_head=True,
+        condition_everywhere=True,
+        above=True,
+    )
+    prefix = jnp.array([[17], [18]])
+    params = jax.jit(model.init)(jax.random.key(0), prefix)["params"]
+    params = jax.tree.map(lambda a: 10 * a, params)  # far from undecided
+    tokens = sample_tokens(
+        model, params, keys(2), prefix, count=12, codes=16, greedy=True
+    )
+    sequence = jnp.concatenate([prefix, tokens[:, :-1]], axis=1)
+    logits = jax.jit(model.apply)({"params": params}, sequence)
+    assert_array_equal(tokens, logits[..., :16].argmax(-1))
 
 
 def test_draws_follow_the_distribution():
@@ -142,6 +189,7 @@ def test_nothing_is_compiled_for_another_value():
         ({"top_p": 0.0}, r"top_p=0.0.*\(0, 1\]"),
         ({"top_p": 1.1}, "top_p=1.1"),
         ({"guidance": 2.0}, "guidance=2.0 needs unguided_prefix"),
+        ({"count": 41}, "a cache of 41 places.*length=40"),
     ],
 )
 def test_what_cannot_be_is_said(settings, message):

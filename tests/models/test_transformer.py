@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose, assert_array_equal
 
+from taming_jax.models import transformer
 from taming_jax.models.transformer import UNROLLED, Transformer, logical_axes
 
 # Two rows of three codes behind one condition token.
@@ -82,6 +83,16 @@ def test_parameters_apart_give_the_same_logits(variant):
     sequence = tokens(2, model.length)
     whole = logits_of(model, variables, sequence)
     assert_array_equal(logits_of(model, apart, sequence), whole)
+
+
+def test_a_loop_over_layers_gives_the_same_logits(monkeypatch):
+    model = Transformer(**TINY | MODERN)
+    variables, sequence = randomized(model), tokens(2, 6)
+    expected = jax.jit(model.apply)(variables, sequence)
+    monkeypatch.setattr(transformer, "UNROLLED", 0)
+    # Sums of a few terms may run in another order.
+    looped = jax.jit(model.apply)(variables, sequence)
+    assert_allclose(looped, expected, rtol=0, atol=1e-5 * abs(expected).max())
 
 
 def extended(model, variables, sequence, first):
