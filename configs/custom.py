@@ -84,6 +84,7 @@ def _vqgan() -> dict:
         l1_weight=1.0,
         l2_weight=0.0,
         difference_weight=0.0,
+        sharpness_weight=0.0,
         perceptual_weight=0.0,  # 1.0 looks better: it needs weights, see the README
         perceptual_weights=placeholder(str),
         codebook_weight=1.0,
@@ -198,10 +199,11 @@ def _make_small(config: ConfigDict) -> None:
     )
     model.quantizer.update(codebook_size=512, start_step=250, blend_steps=250)
     model.quantizer.update(revive_every=50, revive_until=1_500)
-    config.vqgan.discriminator.update(channels=16, layers=2)
+    config.vqgan.discriminator.update(channels=16, layers=2, norm="none")
     config.vqgan.update(
         l2_weight=2.0,
         difference_weight=0.5,
+        sharpness_weight=2.0,
         codebook_weight=10.0,
         learning_rate=1e-3,
         disc_learning_rate=8e-4,

@@ -1,9 +1,12 @@
-"""The smallest thing that is the real thing: drawn shapes, two cores, four minutes.
+"""The smallest thing that is the real thing: drawn shapes, two cores, ten minutes.
 
-No file is needed. The tokenizer reaches 27.5 dB with 98 % of its 512 codes in use; the
-last 500 steps freeze the codes and let the adversary sharpen the decoder.
+No file is needed. The tokenizer (four minutes) reaches 28.5 dB with all of its 512 codes
+in use, and edges that take 1.5 pixels from 10 to 90 % of their height, 1.1 in the
+originals; its last 800 steps freeze the codes, and the adversary works on the decoder.
+Of 1,000 samples of the prior (five minutes) 99 % show what was asked for.
 
     python train_vqgan.py --config configs/shapes.py
+    python train_prior.py --config configs/shapes.py
 """
 
 from ml_collections import ConfigDict
@@ -47,26 +50,27 @@ def _vqgan() -> dict:
             start_step=250,
             blend_steps=250,
             revive_every=50,
-            revive_until=950,
+            revive_until=1_200,
         ),
     )
     return dict(
         model=model,
-        discriminator=dict(channels=16, layers=2, norm="batch"),
+        discriminator=dict(channels=16, layers=2, norm="none"),  # batch: it soon wins
         # loss
         l1_weight=1.0,
         l2_weight=2.0,
         difference_weight=0.5,
+        sharpness_weight=2.0,  # with 0 edges are 2.1 pixels wide, for 0.3 dB
         perceptual_weight=0.0,
         perceptual_weights=placeholder(str),
         codebook_weight=10.0,
         adversarial_loss="hinge",
         adversarial_weight=0.35,
         adaptive_weight=True,
-        disc_start=2_100,
-        adversarial_start=2_150,
+        disc_start=2_600,
+        adversarial_start=2_640,
         adversarial_ramp=0,
-        decoder_only_start=2_100,
+        decoder_only_start=2_600,
         # optimizer
         learning_rate=1.2e-3,
         disc_learning_rate=8e-4,
@@ -82,7 +86,7 @@ def _vqgan() -> dict:
         disc_optimizer=dict(b1=0.5, b2=0.9),
         ema_decay=0.985,
         # run
-        steps=2_600,
+        steps=3_400,
         batch_size=8,
         accumulate=1,
         log_every=50,

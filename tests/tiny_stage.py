@@ -46,6 +46,7 @@ SECTION = {
     "discriminator": {"channels": 4, "layers": 1, "norm": "none"},
     "l2_weight": 0.5,
     "difference_weight": 0.25,
+    "sharpness_weight": 0.5,
     "perceptual_weight": 0.0,
     "perceptual_weights": None,
     "adversarial_weight": 0.8,

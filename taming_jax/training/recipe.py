@@ -86,6 +86,7 @@ class VQGANLoss:
     l1_weight: float = 1.0
     l2_weight: float = 0.0
     difference_weight: float = 0.0  # L1 of the differences between neighbours
+    sharpness_weight: float = 0.0  # of how much they differ in a window
     perceptual_weight: float = 1.0
     perceptual_weights: str | None = None  # a file; None: the user's cache
     codebook_weight: float = 1.0
@@ -101,8 +102,9 @@ class VQGANLoss:
     def __post_init__(self):
         kinds = get_args(AdversarialLoss)
         _require(self, "adversarial_loss", self.adversarial_loss in kinds, kinds)
-        for name in ("l1_weight", "l2_weight", "difference_weight", "codebook_weight",
-                     "perceptual_weight", "adversarial_weight"):  # fmt: skip
+        for name in ("l1_weight", "l2_weight", "difference_weight",
+                     "sharpness_weight", "perceptual_weight", "codebook_weight",
+                     "adversarial_weight"):  # fmt: skip
             _require(self, name, getattr(self, name) >= 0, "at least 0")
 
     def resolved(self, steps: int) -> "VQGANLoss":

@@ -37,8 +37,8 @@ QUANTIZE, DROPOUT, REVIVE, SECOND_LOOK = range(4)
 
 # Watched for NaN and infinity, in the order of their making.
 TERMS = (
-    "l1", "l2", "difference", "perceptual", "codebook_loss", "adversarial",
-    "adaptive_weight", "disc_loss", "grad_norm", "disc_grad_norm",
+    "l1", "l2", "difference", "sharpness", "perceptual", "codebook_loss",
+    "adversarial", "adaptive_weight", "disc_loss", "grad_norm", "disc_grad_norm",
 )  # fmt: skip
 
 # What still learns once the codes are frozen.
@@ -193,6 +193,7 @@ def _nll(x, x_hat, loss: VQGANLoss, perceptual):
         "l1": losses.l1_loss(x=x, x_hat=x_hat),
         "l2": losses.l2_loss(x=x, x_hat=x_hat),
         "difference": losses.difference_loss(x=x, x_hat=x_hat),
+        "sharpness": losses.sharpness_loss(x=x, x_hat=x_hat),
         "perceptual": jnp.zeros(()),
     }
     if loss.perceptual_weight > 0:

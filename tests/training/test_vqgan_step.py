@@ -27,6 +27,7 @@ from tiny_stage import (
     stepping,
 )
 
+from taming_jax.losses import sharpness_loss
 from taming_jax.models.vqgan import LAST_KERNEL
 from taming_jax.training.vqgan_step import TERMS
 
@@ -50,6 +51,7 @@ def losses_by_hand(parts, state, x):
             loss.l1_weight * jnp.abs(error).mean()
             + loss.l2_weight * (error**2).mean()
             + loss.difference_weight * neighbours
+            + loss.sharpness_weight * sharpness_loss(x=x, x_hat=x - error)
         )
 
     def adversarial(params):
