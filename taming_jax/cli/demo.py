@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
       ValueError, SystemExit: as the command that failed or was stopped.
     """
     workdir = Path(args.workdir)
-    print("About ten minutes on two cores; stop it and the same command goes on.")
+    print("About eleven minutes on two cores; stop it and the same command goes on.")
     seconds = {}
     for phase in _phases(args):
         if phase.product and phase.product.exists():
@@ -74,28 +74,29 @@ def _phases(args: argparse.Namespace) -> Iterator[Phase]:
     judged = ["--samples", str(args.samples), "--seed", str(args.seed)]
     yield Phase(
         "train_vqgan",
-        "1/5  The tokenizer learns 512 parts that pictures are made of (5 minutes).",
+        "1/6  The tokenizer learns 512 parts that pictures are made of (4 minutes).",
         ["python", "train_vqgan.py", *card, *workdir],
     )
     yield Phase(
         "evaluate_vqgan",
-        "2/5  How well do pictures survive it? A judge learns the ten classes first "
-        "(1 minute).",
+        "2/6  How well do pictures survive it? A judge learns the classes first "
+        "(half a minute).",
         [*verb, "evaluate", "--stage", "vqgan", *workdir],
     )
     yield Phase(
         "tokenize",
-        "3/5  All pictures become codes, and the prior learns to compose them "
-        "(5 minutes).",
+        "3/6  All pictures become codes (half a minute).",
         [*verb, "tokenize", *workdir, "--batch_size", "64"],
         Path(args.workdir) / "codes",
     )
     yield Phase(
-        "train_prior", "3/5  ...", ["python", "train_prior.py", *card, *workdir]
+        "train_prior",
+        "4/6  The prior learns which parts go together (5 minutes).",
+        ["python", "train_prior.py", *card, *workdir],
     )
     yield Phase(
         "evaluate_prior",
-        f"4/5  Does it draw what it is asked for? {args.samples} samples before the "
+        f"5/6  Does it draw what it is asked for? {args.samples} samples before the "
         "judge (half a minute).",
         [*verb, "evaluate", "--stage", "prior", *workdir, *judged,
          "--batch_size", "100"],
@@ -103,7 +104,7 @@ def _phases(args: argparse.Namespace) -> Iterator[Phase]:
     output = Path(args.workdir) / "samples"
     yield Phase(
         "sample",
-        "5/5  Eight pictures of every class.",
+        "6/6  Eight pictures of every class.",
         [*verb, "sample", *workdir, "--classes", "all", "--count", "8",
          "--output", str(output), "--batch_size", "80"],
         output,
