@@ -1,15 +1,9 @@
 """The smallest thing that is the real thing: drawn shapes, two cores, ten minutes.
 
-<<<<<<< HEAD
 No file is needed. The tokenizer (four minutes) reaches 28.5 dB with all of its 512 codes
 in use, and edges that take 1.5 pixels from 10 to 90 % of their height, 1.1 in the
 originals; its last 800 steps freeze the codes, and the adversary works on the decoder.
 Of 1,000 samples of the prior (five minutes) 99 % show what was asked for.
-=======
-No file is needed. The tokenizer reaches 28.5 dB with all of its 512 codes in use, and
-edges that take 1.5 pixels from 10 to 90 % of their height, 1.1 in the originals. The
-last 800 steps freeze the codes, and the adversary works on the decoder.
->>>>>>> 2feddf4 (cards)
 
     python train_vqgan.py --config configs/shapes.py
     python train_prior.py --config configs/shapes.py
