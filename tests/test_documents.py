@@ -1,0 +1,139 @@
+"""What README and docs tell people to type works, shrunk where it must be.
+
+Commands and Python are taken from the documents in their order and run in one
+directory, in this process. `DIR` is a small folder of pictures in classes, `OUT` a new
+directory.
+"""
+
+import functools
+import itertools
+import operator
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taming_jax import cli
+from taming_jax.metrics import judge
+from taming_jax.pictures import write_png
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# Commands that do not run here, by how they begin, and why.
+LEFT_OUT = {
+    "make demo": "takes minutes; tests/cli/test_demo.py runs its commands, shrunk",
+    "make test": "is what runs this test",
+    "make lint": "is what tests/test_setup.py runs",
+    "pip install": "changes the environment; tests/test_setup.py sees what it brings",
+    "pip list": "belongs to the line after it",
+}
+
+# Enough of each card to see that it works: small models, two steps. What a card leaves
+# to a default is left to it here, too.
+FEW = {"steps": 2, "batch_size": 4, "eval_examples": 4, "image_every": 2}
+NARROW = {"width": 8, "layers": 1, "heads": 1, "dtype": "float32", "remat": False}
+SHRUNK = {
+    "vqgan": FEW | {"perceptual_weight": 0.0},
+    "vqgan.model": {"dtype": "float32"},
+    "vqgan.discriminator": {"channels": 4, "layers": 1},
+    "prior": FEW,
+    "prior.model": NARROW,
+}
+# The data, and both halves of the autoencoder, of a card.
+SHALLOW = {"channels": 32, "multipliers": "(1,2,2)", "blocks": 0, "patch_size": 2}
+OF_CARD = {
+    "shapes": ({"train": 64, "val": 16}, {"channels": 8}),
+    "custom": ({"image_size": 64}, SHALLOW),
+    "imagenet": ({"image_size": 32}, SHALLOW),
+}
+
+
+def blocks(language):
+    """(document, text) of every block of code in that language."""
+    for path in DOCUMENTS:
+        for text in re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.S):
+            yield path.name, text
+
+
+def commands():
+    """Every command line, without comments, continued lines joined."""
+    for _, text in blocks("sh"):
+        for line in text.replace("\\\n", " ").splitlines():
+            command = shlex.split(line, comments=True)
+            if command:
+                yield shlex.join(command)
+
+
+def is_left_out(command):
+    return any(command.startswith(beginning) for beginning in LEFT_OUT)
+
+
+RUN = [command for command in commands() if not is_left_out(command)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with the cards in it, and DIR: three classes, eight pictures each."""
+    place = tmp_path_factory.mktemp("documents")
+    for name in ("configs", "train_vqgan.py", "train_prior.py"):
+        (place / name).symlink_to(ROOT / name)
+    draw = np.random.default_rng(0).integers
+    for part, kind in itertools.product(("train", "val"), range(3)):
+        for i in range(8):
+            picture = draw(0, 256, (20, 24, 3)).astype(np.uint8)
+            write_png(place / f"DIR/{part}/n0000000{kind}/{i}.png", picture)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def quick_judge(monkeypatch):
+    recipe = judge.Recipe(size=16, widths=(8,), features=4, steps=3, batch_size=8)
+    quick = functools.partial(judge.judge_of, recipe=recipe)
+    monkeypatch.setattr(judge, "judge_of", quick)
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_commands_of_the_documents_work(command, place, monkeypatch):
+    monkeypatch.chdir(place)
+    execute(shlex.split(command.replace("OUT", f"out/{RUN.index(command)}")))
+
+
+def test_python_of_the_documents_works(place, monkeypatch):
+    """After the commands, whose runs it loads; one namespace, as in a notebook."""
+    monkeypatch.chdir(place)
+    namespace = {}
+    for document, text in blocks("python"):
+        exec(compile(text, document, "exec"), namespace)
+
+
+def test_every_reason_to_leave_a_command_out_is_needed():
+    listed = list(commands())
+    unused = [b for b in LEFT_OUT if not any(c.startswith(b) for c in listed)]
+    assert unused == []
+
+
+def execute(command):
+    assert command[0] == "python"
+    if command[1:3] == ["-m", "taming_jax"]:
+        assert cli.main(command[3:]) == 0
+        return
+    path, _, variant = command[command.index("--config") + 1].partition(":")
+    card = runpy.run_path(path)["get_config"](*([variant] if variant else []))
+    data, half = OF_CARD[Path(path).stem]
+    halves = {f"vqgan.model.{name}": half for name in ("encoder", "decoder")}
+    shrunk = [
+        f"--config.{section}.{key}={value}"
+        for section, settings in ({"data": data} | SHRUNK | halves).items()
+        for key, value in settings.items()
+        if key in operator.attrgetter(section)(card)
+    ]
+    argv, sys.argv = sys.argv, [*command[1:], *shrunk]
+    try:
+        runpy.run_path(command[1], run_name="__main__")
+    finally:
+        sys.argv = argv
