@@ -1,7 +1,7 @@
 """The smallest thing that is the real thing: drawn shapes, two cores, ten minutes.
 
-No file is needed. The tokenizer (four minutes) reaches 28.5 dB with all of its 512 codes
-in use, and edges that take 1.5 pixels from 10 to 90 % of their height, 1.1 in the
+No file is needed. The tokenizer (four minutes) reaches 28.5 dB with all of its 512
+codes in use, and edges that take 1.5 pixels from 10 to 90 % of their height, 1.1 in the
 originals; its last 800 steps freeze the codes, and the adversary works on the decoder.
 Of 1,000 samples of the prior (five minutes) 99 % show what was asked for.
 
