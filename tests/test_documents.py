@@ -73,7 +73,16 @@ def is_left_out(command):
     return any(command.startswith(beginning) for beginning in LEFT_OUT)
 
 
+def is_slow(command):
+    """Other cards than that of shapes take a minute each to compile."""
+    return "--config configs/" in command and "shapes" not in command
+
+
 RUN = [command for command in commands() if not is_left_out(command)]
+MARKED = [
+    pytest.param(command, marks=pytest.mark.slow if is_slow(command) else ())
+    for command in RUN
+]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +106,7 @@ def quick_judge(monkeypatch):
     monkeypatch.setattr(judge, "judge_of", quick)
 
 
-@pytest.mark.parametrize("command", RUN)
+@pytest.mark.parametrize("command", MARKED)
 def test_commands_of_the_documents_work(command, place, monkeypatch):
     monkeypatch.chdir(place)
     execute(shlex.split(command.replace("OUT", f"out/{RUN.index(command)}")))

@@ -54,15 +54,17 @@ def run(args: argparse.Namespace) -> None:
     """
     workdir = Path(args.workdir)
     print("About eleven minutes on two cores; stop it and the same command goes on.")
-    seconds = {}
+    seconds, memory = _seconds_before(workdir), {}
     for phase in _phases(args):
         if phase.product and phase.product.exists():
             continue
         print(f"\n{phase.doing}\n$ {shlex.join(phase.command)}", flush=True)
         begun = time.monotonic()
         _execute(phase.command)
-        seconds[phase.name] = round(time.monotonic() - begun, 1)
-    summary = _sum_up(workdir, seconds)
+        took = round(time.monotonic() - begun, 1)
+        seconds[phase.name] = max(took, seconds.get(phase.name, 0.0))
+        memory[phase.name] = _peak_memory()
+    summary = _sum_up(workdir, seconds, memory)
     (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(_closing(workdir, summary))
 
@@ -125,12 +127,23 @@ def _execute(command: list[str]) -> None:
         train.main(command[1:], stages=(stage,))
 
 
-def _sum_up(workdir: Path, seconds: Mapping[str, float]) -> dict:
+def _seconds_before(workdir: Path) -> dict[str, float]:
+    """What the phases took when they had something to do, if they are done already."""
+    path = workdir / "summary.json"
+    return json.loads(path.read_text())["seconds_by_phase"] if path.exists() else {}
+
+
+def _peak_memory() -> float:
+    """The most that this process has held until now, in GB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e9 if sys.platform == "darwin" else 1e6), 2)
+
+
+def _sum_up(workdir: Path, seconds: Mapping, memory: Mapping) -> dict:
     vqgan, prior = (
         json.loads((workdir / stage / "evaluation.json").read_text())
         for stage in ("vqgan", "prior")
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "psnr": vqgan["psnr"],
         "ssim": vqgan["ssim"],
@@ -144,7 +157,8 @@ def _sum_up(workdir: Path, seconds: Mapping[str, float]) -> dict:
         "judge_frechet_of_reconstructions": prior["judge_frechet_of_reconstructions"],
         "seconds": round(sum(seconds.values()), 1),
         "seconds_by_phase": dict(seconds),
-        "peak_memory_gb": round(peak / (1e9 if sys.platform == "darwin" else 1e6), 2),
+        "peak_memory_gb": _peak_memory(),
+        "peak_memory_gb_until_phase_ends": dict(memory),
     }
 
 

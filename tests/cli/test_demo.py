@@ -37,11 +37,13 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge, "judge_of", quick)
         assert cli.main(["demo", *map(str, flags)]) == 0
-        yield place / "run"
+        first = json.loads((place / "run" / "summary.json").read_text())
         assert cli.main(["demo", *map(str, flags)]) == 0
+    return place / "run", first
 
 
 def test_the_summary_has_what_the_demo_is_judged_by(run):
+    run, _ = run
     summary = json.loads((run / "summary.json").read_text())
     figures = ["psnr", "codebook_usage", "label_accuracy", "judge_accuracy", "seconds"]
     assert all(summary[name] >= 0 for name in figures)
@@ -49,6 +51,7 @@ def test_the_summary_has_what_the_demo_is_judged_by(run):
 
 
 def test_the_figures_are_those_of_the_evaluations(run):
+    run, _ = run
     summary = json.loads((run / "summary.json").read_text())
     vqgan, prior = (
         json.loads((run / stage / "evaluation.json").read_text())
@@ -58,6 +61,16 @@ def test_the_figures_are_those_of_the_evaluations(run):
     assert summary["label_accuracy"] == prior["label_accuracy"]
 
 
-def test_every_class_has_its_row_of_pictures(run):
+def test_going_on_with_what_is_done_changes_no_figure(run):
+    run, first = run
+    again = json.loads((run / "summary.json").read_text())
+    assert again["label_accuracy"] == first["label_accuracy"]
+    assert again["seconds_by_phase"]["train_vqgan"] == pytest.approx(
+        first["seconds_by_phase"]["train_vqgan"]
+    )
+
+
+def test_every_class_has_its_pictures(run):
+    run, _ = run
     assert (run / "samples" / "grid.png").exists()
     assert len(list((run / "samples").glob("0*.png"))) == 80
