@@ -1,6 +1,6 @@
 """What the pipeline costs: its images/s against the bare work that it has to do.
 
-    python benchmarks/data_pipeline.py [--folder DIR] [--size 256] [--seconds 4]
+    python -m benchmarks.data_pipeline [--folder DIR] [--size 256] [--seconds 4]
 
 Real pictures: reading and decoding the same files in full, reading and decoding them
 to a square, the pipeline. Drawn pictures: rendering, the pipeline. All of them have as

@@ -1,6 +1,6 @@
 """How fast the embedded data are drawn: images per second of one process, one thread.
 
-    python benchmarks/embedded_data.py [--seconds 2]
+    python -m benchmarks.embedded_data [--seconds 2]
 
 One JSON line for each data set, size, batch and choice of keys, in the order in which
 they are measured. The rates are of processor time, so that other work on the machine

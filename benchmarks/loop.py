@@ -1,6 +1,6 @@
 """The loop's own share of the wall time: what is lost between the steps.
 
-    python benchmarks/loop.py [--config shapes] [--steps 200] [--rounds 3] [--free-data]
+    python -m benchmarks.loop [--config shapes] [--steps 200] [--rounds 3] [--free-data]
 
     share = (wall of N steps in the loop - N x step on a resident batch) / wall
 

@@ -1,6 +1,6 @@
 """What the adversary costs: GFLOP per image of the compiled f16 step at 256 pixels.
 
-    python benchmarks/step_flops.py [--batch 1] [--small]
+    python -m benchmarks.step_flops [--batch 1] [--small]
 
 Three steps of configs/imagenet.py are compiled: with a fixed adversarial weight, with
 the adaptive weight (ours), and in the original's order (adaptive, and a second forward
