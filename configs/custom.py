@@ -203,7 +203,7 @@ def _make_small(config: ConfigDict) -> None:
     config.vqgan.update(
         l2_weight=2.0,
         difference_weight=0.5,
-        sharpness_weight=2.0,
+        sharpness_weight=0.5,  # 2.0, as for drawings, lays a grid over photographs
         codebook_weight=10.0,
         learning_rate=1e-3,
         disc_learning_rate=8e-4,
