@@ -78,6 +78,11 @@ def sample_tokens(
     )
 
 
+def sample_keys(key: jax.Array, count: int) -> jax.Array:
+    """Keys [count] of as many samples: fold_in(key, i), whatever the count is."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
+
+
 def filter_logits(logits: jax.Array, *, top_k=None, top_p=None) -> jax.Array:
     """Sets what may not be drawn to -inf; logits [..., V].
 
@@ -163,14 +168,13 @@ def _sample(
         return jnp.where(given[:, place] < 0, token, given[:, place])
 
     def extend(tokens, cache):
-        if guided and len(tokens) < len(cache.tokens):
-            tokens = jnp.concatenate([tokens, tokens])
         logits, cache = model.apply(params, tokens, cache, method="extend")
         return logits[:, -1], cache
 
     def go_on(carry, place):
         token, cache = carry
-        logits, cache = extend(token[:, None], cache)
+        tokens = jnp.concatenate([token, token]) if guided else token
+        logits, cache = extend(tokens[:, None], cache)
         token = pick(logits, place)
         return (token, cache), token
 

@@ -85,6 +85,17 @@ def autoencoder_fields(ddconfig: dict, half: str) -> dict:
     }
 
 
+def gpt_fields(params: dict) -> dict:
+    """Translate the original GPT's arguments into fields of our Transformer."""
+    return {
+        "vocab_size": params["vocab_size"],
+        "length": params["block_size"],
+        "width": params["n_embd"],
+        "layers": params["n_layer"],
+        "heads": params["n_head"],
+    }
+
+
 def vqgan_fields(params: dict, **quantizer) -> dict:
     """Translate the original VQModel's arguments into ours; legacy loss as there."""
     size = {"codebook_size": params["n_embed"], "dim": params["embed_dim"]}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import golden
+from golden import golden, gpt_fields
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax import sampling
@@ -17,13 +17,7 @@ LOGITS = FILTERS.inputs["logits"]
 
 CASE = golden("09_gpt")
 SETTINGS = CASE.config["params"]
-MODEL = Transformer(
-    vocab_size=SETTINGS["vocab_size"],
-    length=SETTINGS["block_size"],
-    width=SETTINGS["n_embd"],
-    layers=SETTINGS["n_layer"],
-    heads=SETTINGS["n_head"],
-)
+MODEL = Transformer(**gpt_fields(SETTINGS))
 PARAMS = CASE.variables(GPT)
 PREFIX = CASE.inputs["cond"].astype(np.int32)
 COUNT, VOCABULARY = CASE.config["steps"], SETTINGS["vocab_size"]

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from taming_jax.cli import arguments
+
 
 class Phase(NamedTuple):
     """One command of the demo.
@@ -36,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="configs/shapes.py", metavar="CARD")
     parser.add_argument("--workdir", default="runs/demo", metavar="W")
     parser.add_argument(
-        "--samples", type=int, default=1_000, metavar="N", help="that are judged"
+        "--samples",
+        type=arguments.positive,
+        default=1_000,
+        metavar="N",
+        help="that are judged",
     )
     parser.add_argument(
         "--seed", type=int, default=1, metavar="S", help="of the samples"

@@ -57,10 +57,8 @@ def to_ours(table: Table, tensors: Mapping[str, np.ndarray]) -> dict:
         row, numbers = _match(table, name, side="theirs")
         if row.ours is None:
             continue
-        ours, tensor = (
-            row.ours.format(**numbers),
-            row.transform.to_ours(np.asarray(tensor)),
-        )
+        ours = row.ours.format(**numbers)
+        tensor = row.transform.to_ours(np.asarray(tensor))
         if row.stacks:
             layers[ours][int(numbers["layer"])] = tensor
         else:

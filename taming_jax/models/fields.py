@@ -12,6 +12,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
+# What a field `dtype` may say, of activations and products.
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
 
 def strict(module_class):
     """Let a module's constructor refuse unknown and missing fields by ValueError.

@@ -23,8 +23,7 @@ from flax import struct
 from jax import lax
 
 from taming_jax.models.attention import INITIAL, MLPS, NORMS, Block, rotary_angles
-from taming_jax.models.fields import choose, strict
-from taming_jax.models.vqgan import DTYPES
+from taming_jax.models.fields import DTYPES, choose, strict
 from taming_jax.units import Tokens
 
 F32 = jnp.float32

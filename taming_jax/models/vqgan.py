@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from taming_jax.models.autoencoder import Decoder, Encoder
 from taming_jax.models.convolution import Conv
-from taming_jax.models.fields import choose, strict
+from taming_jax.models.fields import DTYPES, choose, strict
 from taming_jax.models.quantizers import QUANTIZERS, Quantized
 from taming_jax.units import Codes, Images
 
@@ -141,4 +141,11 @@ class VQGAN(nn.Module):
             )
 
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+def encode_images(model: VQGAN, variables: Mapping, images: Images) -> Codes:
+    """[B,H,W,C] in [-1,1] -> int32 [B,h,w]: a trained model's codes, to be jitted."""
+    return model.apply(variables, images, train=False, method="encode").codes
+
+
+def decode_codes(model: VQGAN, variables: Mapping, codes: Codes) -> Images:
+    """[B,h,w] -> [B,H,W,C], clipped to [-1,1]: its pictures, to be jitted."""
+    return jnp.clip(model.apply(variables, codes, method="decode"), -1.0, 1.0)

@@ -7,10 +7,10 @@ matter and a longer list begins as a shorter one does.
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.pretrained.prior import PretrainedPrior
+from taming_jax.sampling import sample_keys
 from taming_jax.units import Codes, to_uint8
 
 
@@ -35,8 +35,7 @@ def draw(
         of the prior has it.
     """
     settings = prior.default_settings | settings
-    key = jax.random.key(seed)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(labels)))
+    keys = sample_keys(jax.random.key(seed), len(labels))
     if given is not None:
         settings["given"] = np.broadcast_to(given, (batch_size, *given.shape))
     for start in range(0, len(labels), batch_size):

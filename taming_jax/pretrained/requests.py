@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from taming_jax.sampling import sample_keys
+
 _FEW = 12  # names in a message
 
 
@@ -115,7 +117,7 @@ def keys(key, batch: int | None, condition, given) -> tuple[jax.Array, int]:
         )
     (size,) = set(sizes.values())
     if jnp.ndim(key) == 0:
-        key = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(size))
+        key = sample_keys(key, size)
     return key, size
 
 

@@ -11,6 +11,7 @@ is checked here, once; inside a `jit` of one's own use `vqgan.module.apply`.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from etils import epath
 
 from taming_jax import stored
 from taming_jax.compilation import jit
-from taming_jax.models.vqgan import VQGAN
+from taming_jax.models.vqgan import VQGAN, decode_codes, encode_images
 from taming_jax.training import mesh as meshes
 from taming_jax.units import Codes, Images
 
@@ -92,13 +93,8 @@ class PretrainedVQGAN:
         self.stride, self.codebook_size = module.stride, module.codebook_size
         self._variables, self._mesh = variables, mesh
 
-        def encode(variables, images):
-            return module.apply(variables, images, train=False, method="encode").codes
-
-        def decode(variables, codes):
-            return jnp.clip(module.apply(variables, codes, method="decode"), -1.0, 1.0)
-
-        self._encode, self._decode = jit(encode), jit(decode)
+        self._encode = jit(partial(encode_images, module))
+        self._decode = jit(partial(decode_codes, module))
 
     @property
     def params(self) -> Mapping[str, Any]:

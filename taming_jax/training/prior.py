@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from taming_jax import pictures, units
+from taming_jax import pictures, stored, units
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary
 from taming_jax.models.transformer import Transformer
-from taming_jax.sampling import sample_tokens
+from taming_jax.sampling import sample_keys, sample_tokens
 from taming_jax.training import mesh as meshes
 from taming_jax.training.initial import start_from
 from taming_jax.training.prior_step import (
@@ -70,6 +70,7 @@ def make_prior_stage(
         out_shardings=(shardings, shared),
     )
     evaluate = jit(_make_evaluate(model, vocabulary, tokenizer), out_shardings=shared)
+    draw = _make_draw(tokenizer, class_names)
     reads = ("codes",) if from_codes else ("image",)
     return Stage(
         name="prior",
@@ -77,17 +78,17 @@ def make_prior_stage(
         keep=(*reads, *(("label",) if vocabulary.classes else ()), "index"),
         terms=TERMS,
         shown=SHOWN,
-        best=("loss", "min"),
+        best=stored.BEST_BY["prior"],
         abstract=meshes.abstract_with_shardings(shapes, shardings),
         init=lambda: start_from(
             recipe.init_from, jit(init, out_shardings=shardings)(key), "prior"
         ),
         step=lambda state, batch: step(state, batch, tokenizer.variables),
         evaluate=lambda state, batch: evaluate(state, batch, tokenizer.variables),
-        show=_make_show(recipe, model, vocabulary, tokenizer, class_names, grid, key),
-        preview=_make_preview(tokenizer, class_names),
+        show=_make_show(recipe, model, vocabulary, grid, key, draw),
+        preview=_make_preview(tokenizer, draw),
         facts={
-            "tokenizer": tokenizer.facts(),
+            "tokenizer": {"fingerprint": tokenizer.fingerprint},
             "grid": list(grid),
             "codes": vocabulary.codes,
             "class_names": list(class_names) if vocabulary.classes else [],
@@ -188,18 +189,13 @@ def _make_evaluate(model: Transformer, vocabulary: Vocabulary, tokenizer: Tokeni
     return evaluate
 
 
-def _make_show(recipe, model, vocabulary, tokenizer, class_names, grid, key):
+def _make_show(recipe, model, vocabulary, grid, key, draw):
     """`show(state, batch)`: samples from the same keys each time, named as asked."""
     labels = None
-    captions = [f"{i}" for i in range(PICTURES)]
     if vocabulary.classes:
-        labels = np.linspace(0, vocabulary.classes - 1, PICTURES).round()
-        if vocabulary.classes < PICTURES:
-            labels = np.arange(PICTURES) % vocabulary.classes
-        labels = labels.astype(np.int32)
-        captions = [class_names[label] for label in labels]
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(PICTURES))
-    decode = jit(tokenizer.decode)
+        labels = np.arange(PICTURES) * max(1, vocabulary.classes // PICTURES)
+        labels = (labels % vocabulary.classes).astype(np.int32)
+    keys = sample_keys(key, PICTURES)
 
     def show(state: TrainState, batch: Mapping) -> dict:
         del batch
@@ -212,29 +208,35 @@ def _make_show(recipe, model, vocabulary, tokenizer, class_names, grid, key):
             codes=vocabulary.codes,
             **sampling_arguments(recipe.sampling, vocabulary, PICTURES),
         )
-        images = decode(tokenizer.variables, tokens.reshape(-1, *grid))
-        named = pictures.captioned(units.to_uint8(images), captions)
-        return {"samples": pictures.grid([named[:8], named[8:]], columns=8)}
+        return {"samples": draw(tokens.reshape(-1, *grid), labels)}
 
     return show
 
 
-def _make_preview(tokenizer: Tokenizer, class_names: Sequence[str]):
+def _make_preview(tokenizer: Tokenizer, draw):
     """`preview(state, batch)`: the very codes that will be learned, decoded."""
-    encode, decode = jit(tokenizer.encode), jit(tokenizer.decode)
+    encode = jit(tokenizer.encode)
 
     def preview(state: TrainState, batch: Mapping) -> dict:
         del state
-        if "codes" in batch:
-            codes = batch["codes"][:PICTURES]
-        else:
-            images = units.as_images(batch["image"][:PICTURES])
-            codes = encode(tokenizer.variables, images)
-        decoded = units.to_uint8(decode(tokenizer.variables, codes))
-        if "label" in batch:
-            labels = np.asarray(batch["label"][:PICTURES])
-            names = [class_names[label] for label in labels]
-            decoded = pictures.captioned(decoded, names)
-        return {"codes": pictures.grid([decoded[:8], decoded[8:]], columns=8)}
+        first = {name: array[:PICTURES] for name, array in batch.items()}
+        codes = first.get("codes")
+        if codes is None:
+            codes = encode(tokenizer.variables, units.as_images(first["image"]))
+        return {"codes": draw(codes, first.get("label"))}
 
     return preview
+
+
+def _make_draw(tokenizer: Tokenizer, class_names: Sequence[str]):
+    """`draw(codes, labels)`: one picture of them all, decoded and named."""
+    decode = jit(tokenizer.decode)
+
+    def draw(codes, labels) -> np.ndarray:
+        decoded = units.to_uint8(decode(tokenizer.variables, codes))
+        if labels is not None:
+            names = [class_names[label] for label in np.asarray(labels)]
+            decoded = pictures.captioned(decoded, names)
+        return pictures.grid([decoded[:8], decoded[8:]], columns=8)
+
+    return draw

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import golden
+from golden import golden, gpt_fields
 from numpy.testing import assert_allclose
 
 from taming_jax.interop.names import GPT
@@ -17,13 +17,7 @@ def original():
     """Golden 09, our model with its weights, and its variables."""
     case = golden("09_gpt")
     params = case.config["params"]
-    model = Transformer(
-        vocab_size=params["vocab_size"],
-        length=params["block_size"],
-        width=params["n_embd"],
-        layers=params["n_layer"],
-        heads=params["n_head"],
-    )
+    model = Transformer(**gpt_fields(params))
     return case, model, {"params": case.variables(GPT)}
 
 

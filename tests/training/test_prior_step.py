@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import golden, vqgan_fields
+from golden import golden, gpt_fields, vqgan_fields
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.conditions import Vocabulary
@@ -21,13 +21,7 @@ from taming_jax.training.state import TrainState
 
 CASE = golden("09_net2net_classcond")
 SETTINGS = CASE.config["params"]["transformer_config"]["params"]
-MODEL = Transformer(
-    vocab_size=SETTINGS["vocab_size"],
-    length=SETTINGS["block_size"],
-    width=SETTINGS["n_embd"],
-    layers=SETTINGS["n_layer"],
-    heads=SETTINGS["n_head"],
-)
+MODEL = Transformer(**gpt_fields(SETTINGS))
 PARAMS = CASE.variables(GPT, "transformer.")
 LABELS = CASE.inputs["class_label"].astype(np.int32)
 CODES = CASE.outputs["z_indices"].astype(np.int32)
