@@ -1,5 +1,7 @@
 """Starting from weights that another run has learned, instead of from chance."""
 
+from typing import Any
+
 import jax
 from flax.traverse_util import flatten_dict
 
@@ -22,14 +24,23 @@ def start_from(path: str | None, state: TrainState, stage: str) -> TrainState:
     """
     if path is None:
         return state
-    weights = stored.read(path, stage).variables
-    _check_same(path, weights["params"], state.params)
     params = jax.tree.map(
         lambda new, old: jax.device_put(new, old.sharding),
-        weights["params"],
+        read_params(path, state.params, stage),
         state.params,
     )
     return state.replace(params=params, ema=jax.tree.map(lambda p: p.copy(), params))
+
+
+def read_params(path: str, params: Any, stage: str) -> Any:
+    """The averaged parameters of the model at `path`, if they are like `params`.
+
+    Raises:
+      ValueError: as `start_from`.
+    """
+    theirs = stored.read(path, stage).variables["params"]
+    _check_same(path, theirs, params)
+    return theirs
 
 
 def _check_same(path: str, theirs, ours) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from taming_jax import data
 from taming_jax.training import loop, recipe, workdir
+from taming_jax.training.initial import read_params
 from taming_jax.training.mesh import create_mesh, describe_devices
 from taming_jax.training.prior import make_prior_stage
 from taming_jax.training.stage import Stage
@@ -58,6 +59,9 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> No
     stage_dir = Path(directory) / stage.name
     identity = {split: source.identity for split, source in sources.items()}
     workdir.check_room(stage_dir, _bytes(stage), stage.run.keep_checkpoints)
+    beginning = config[stage_name].get("init_from")
+    if beginning and not (stage_dir / "config.json").exists():
+        read_params(beginning, stage.abstract.params, stage.name)  # or refused here
     with workdir.claimed(stage_dir):
         changes = workdir.check_and_record(
             stage_dir, stage.name, config, identity, stage.facts

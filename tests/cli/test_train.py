@@ -77,6 +77,7 @@ def refusal(capsys, card, *flags):
         ("--config.vqgan.batch_size=30", "batch size is 30 and there are 24 pictures"),
         ("--config.vqgan.perceptual_weight=1.0", "no perceptual weights at"),
         ("--config.vqgan.model.encoder.norm_groups=3", "norm_groups=3 does not divide"),
+        ("--config.vqgan.init_from=none", "no model at 'none': it does not exist"),
     ],
 )
 def test_nonsense_is_refused_in_one_line_and_leaves_nothing(
