@@ -1,8 +1,8 @@
 """What README and docs tell people to type works, shrunk where it must be.
 
 Commands and Python are taken from the documents in their order and run in one
-directory, in this process. `DIR` is a small folder of pictures in classes, `OUT` a new
-directory.
+directory, in this process; the scripts of launch/ only check and print what they would
+do. `DIR` is a small folder of pictures in classes, `OUT` a new directory.
 """
 
 import functools
@@ -11,6 +11,7 @@ import operator
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,6 +32,13 @@ LEFT_OUT = {
     "make lint": "is what tests/test_setup.py runs",
     "pip install": "changes the environment; tests/test_setup.py sees what it brings",
     "pip list": "belongs to the line after it",
+    "gcloud": "needs an account, and costs money",
+    "docker": "needs a registry to push to",
+    "kubectl": "needs a cluster",
+    "tensorboard": "looks into a bucket",
+    "ssh-keygen": "makes a key in the home directory",
+    "ssh-add": "belongs to the line before it",
+    "eval": "starts an agent that stays",
 }
 
 # Enough of each card to see that it works: small models, two steps. What a card leaves
@@ -75,7 +83,8 @@ def is_left_out(command):
 
 def is_slow(command):
     """Other cards than that of shapes take a minute each to compile."""
-    return "--config configs/" in command and "shapes" not in command
+    card = command.startswith("python") and "--config configs/" in command
+    return card and "shapes" not in command
 
 
 RUN = [command for command in commands() if not is_left_out(command)]
@@ -89,7 +98,7 @@ MARKED = [
 def place(tmp_path_factory):
     """A directory with the cards in it, and DIR: three classes, eight pictures each."""
     place = tmp_path_factory.mktemp("documents")
-    for name in ("configs", "train_vqgan.py", "train_prior.py"):
+    for name in ("configs", "launch", "train_vqgan.py", "train_prior.py"):
         (place / name).symlink_to(ROOT / name)
     draw = np.random.default_rng(0).integers
     for part, kind in itertools.product(("train", "val"), range(3)):
@@ -127,6 +136,9 @@ def test_every_reason_to_leave_a_command_out_is_needed():
 
 
 def execute(command):
+    if any(word.startswith("launch/") for word in command):
+        launch(command)
+        return
     assert command[0] == "python"
     if command[1:3] == ["-m", "taming_jax"]:
         assert cli.main(command[3:]) == 0
@@ -146,3 +158,13 @@ def execute(command):
         runpy.run_path(command[1], run_name="__main__")
     finally:
         sys.argv = argv
+
+
+def launch(command):
+    """Has a script check its options and print what it would run."""
+    if command[0] == "sbatch":  # runs it on the first node, without its own options
+        command = ["bash", *itertools.dropwhile(lambda w: "launch/" not in w, command)]
+    end = command.index("--") if "--" in command else len(command)
+    dry = [*command[:end], "--dry-run", *command[end:]]
+    printed = subprocess.run(dry, capture_output=True, text=True, check=False).stderr
+    assert printed.startswith("+ "), printed
