@@ -16,16 +16,18 @@ import hashlib
 import io
 import json
 import math
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+from taming_jax import soundness
+from taming_jax.soundness import DamagedError
 
 Best = tuple[str, str]  # a metric and 'max' or 'min'
 
@@ -131,41 +133,28 @@ def read_checkpoint(
 
     Returns:
       (step, variables) as numpy arrays, whatever devices the checkpoint was written
-      from. Only these parts of it are read.
+      from. Only these parts of it are read, and checked; a damaged checkpoint is left
+      out with a warning.
 
     Raises:
-      ValueError: if there is no checkpoint.
+      ValueError: if there is no checkpoint, or none that is sound.
     """
     directory = _located(stage_dir) / "checkpoints"
     if not directory.is_dir():
         raise ValueError(f"{stage_dir} has no checkpoints: is it a run's directory?")
-    options = ocp.CheckpointManagerOptions(create=False)
-    with ocp.CheckpointManager(
-        directory, options=options, item_names=("state",),
-        item_handlers={"state": ocp.PyTreeCheckpointHandler()},
-    ) as manager:  # fmt: skip
-        steps = manager.all_steps()
-        if not steps:
-            raise ValueError(f"{directory} holds no checkpoint yet: train first")
-        step = max(steps)
-        if best:
-            scores = {s: score(manager.metrics(s) or {}, best) for s in steps}
-            step = max(steps, key=lambda s: (scores[s], s))
-        saved = manager.item_metadata(step)["state"].tree
-        wanted = {name: saved[name] for name in ("ema", "codebook")}
-        restored = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(
-                    item=wanted,
-                    restore_args=jax.tree.map(
-                        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
-                    ),
-                    partial_restore=True,
-                )
-            ),
-        )["state"]
-    return step, {"params": restored["ema"], "codebook": restored["codebook"]}
+    steps = soundness.steps_in(directory)
+    if not steps:
+        raise ValueError(f"{directory} holds no checkpoint yet: train first")
+    for step, record in _ranked(directory, steps, best):
+        wanted = [p for p in record.arrays if p.startswith(("ema/", "codebook/"))]
+        try:
+            arrays = soundness.read_arrays(directory / str(step), record, wanted)
+        except DamagedError as error:
+            warnings.warn(f"left out a damaged checkpoint, {error}", stacklevel=2)
+            continue
+        parts = {"ema": {}, "codebook": {}} | unflatten_dict(arrays, sep="/")
+        return step, {"params": parts["ema"], "codebook": parts["codebook"]}
+    raise ValueError(f"{directory}: every checkpoint is damaged; train again")
 
 
 def score(metrics: Mapping[str, float], best: Best) -> float:
@@ -252,6 +241,23 @@ def _holds(directory: epath.Path, stage: str) -> bool:
     if directory.name == stage:
         return True
     return json.loads((directory / "config.json").read_text()).get("stage") == stage
+
+
+def _ranked(directory: epath.Path, steps: Iterable[int], best: Best | None):
+    """(step, record), the newest first; with `best` the best first, then the newest."""
+    records = {}
+    for step in sorted(steps, reverse=True):
+        try:
+            records[step] = soundness.read_record(directory / str(step))
+        except DamagedError as error:
+            warnings.warn(f"left out a damaged checkpoint, {error}", stacklevel=3)
+    if best:
+
+        def goodness(entry) -> float:
+            return score(entry[1].metrics, best)
+
+        return sorted(records.items(), key=goodness, reverse=True)
+    return records.items()
 
 
 def _read_arrays(path: epath.Path) -> dict[str, Any]:

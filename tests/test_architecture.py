@@ -12,7 +12,7 @@ PACKAGE = ROOT / "taming_jax"
 
 # From the ground up; neighbours on one floor may know each other.
 FLOORS = (
-    {"compilation", "pictures", "units"},
+    {"compilation", "pictures", "processes", "soundness", "units"},
     {"models"},
     {"conditions", "losses", "sampling", "stored"},
     {"data", "interop", "metrics", "pretrained", "training"},
@@ -34,7 +34,7 @@ def test_loading_needs_no_extra():
     blocked += ["ml_collections", "torch"]
     lines = [f"import sys; sys.modules.update(dict.fromkeys({blocked}))"]
     wanted = ("models", "interop", "training", "pretrained")
-    wanted += ("losses.py", "stored.py", "units.py")
+    wanted += ("losses.py", "soundness.py", "stored.py", "units.py")
     for path in MODULES:
         relative = path.relative_to(ROOT)
         if relative.parts[1] in wanted and path.stem != "run":  # which opens the data

@@ -19,6 +19,7 @@ from taming_jax.training.mesh import batch_sharding
 from taming_jax.training.progress import Progress
 from taming_jax.training.stage import Stage
 from taming_jax.training.state import TrainState
+from taming_jax.training.watchdog import Watchdog
 from taming_jax.training.writer import Writer
 
 Batches = Iterator[dict[str, np.ndarray]]
@@ -43,66 +44,74 @@ def train(
     Raises:
       FloatingPointError: at a step that is not finite, if the recipe says stop.
       SystemExit: after SIGTERM or Ctrl-C, when the state is saved; code 128 + signal.
+
+    A run in which nothing happens for `stall_seconds` is ended by `Watchdog`.
     """
     run = stage.run
     with (
         Checkpoints(
             stage_dir / "checkpoints", keep=run.keep_checkpoints, best=stage.best
         ) as checkpoints,
-        Writer(stage_dir, checkpoints.latest_step() or 0) as writer,
         Interrupts() as interrupts,
+        Watchdog(run.stall_seconds) as watchdog,
         jax.set_mesh(mesh),
     ):
         state = _begin_or_continue(stage, checkpoints)
         start = int(state.step)
-        progress = Progress(stage, start)
-        batches = train_batches(start)
-        shown = _put(next(eval_batches()), mesh)
-        unread = None  # the step that was dispatched last, and its metrics
-        for step in range(start, run.steps + 1):
-            new, last = step > start, step == run.steps
-            validation = None
-            if new and (last or step % run.eval_every == 0):
-                unread = _read(stage, writer, progress, unread)
-                validation = _evaluate(stage, state, eval_batches(), mesh)
-                writer.scalars(step, {f"val_{k}": v for k, v in validation.items()})
-                progress.validated(step, validation)
-            if new and (last or step % run.image_every == 0):
-                for name, picture in stage.show(state, shown).items():
-                    writer.picture(step, name, picture)
-            improved = validation is not None and checkpoints.is_best(validation)
-            stop = last or bool(interrupts.signal)
-            due = stop or improved or step % run.checkpoint_every == 0
-            if new and due:
-                # First its metrics: a run that goes on from here does not log them.
-                unread = _read(stage, writer, progress, unread)
-                checkpoints.save(step, state, validation)
-            if stop:
-                break
+        with Writer(stage_dir, start) as writer:
+            progress = Progress(stage, start)
+            batches = train_batches(start)
+            shown = _put(next(eval_batches()), mesh)
+            unread = None  # the step that was dispatched last, and its metrics
+            for step in range(start, run.steps + 1):
+                watchdog.progress()
+                new, last = step > start, step == run.steps
+                validation = None
+                if new and (last or step % run.eval_every == 0):
+                    unread = _read(stage, writer, progress, unread)
+                    validation = _evaluate(
+                        stage, state, watchdog.watched(eval_batches()), mesh
+                    )
+                    writer.scalars(step, {f"val_{k}": v for k, v in validation.items()})
+                    progress.validated(step, validation)
+                if new and (last or step % run.image_every == 0):
+                    for name, picture in stage.show(state, shown).items():
+                        writer.picture(step, name, picture)
+                improved = validation is not None and checkpoints.is_best(validation)
+                stop = last or bool(interrupts.signal)
+                due = stop or improved or step % run.checkpoint_every == 0
+                if new and due:
+                    # First its metrics: a run that goes on from here does not log them.
+                    unread = _read(stage, writer, progress, unread)
+                    checkpoints.save(step, state, validation)
+                if stop:
+                    break
 
-            batch = next(batches)
-            indices = batch.pop("index")
-            batch = _put(batch, mesh)
-            if step == 0 and stage.preview:
-                for name, picture in stage.preview(state, batch).items():
-                    writer.picture(step, name, picture)
-            state, metrics = stage.step(state, batch)
+                batch = next(batches)
+                indices = batch.pop("index")
+                batch = _put(batch, mesh)
+                if step == 0 and stage.preview:
+                    for name, picture in stage.preview(state, batch).items():
+                        writer.picture(step, name, picture)
+                state, metrics = stage.step(state, batch)
+                _read(stage, writer, progress, unread)
+                unread = (step, metrics, indices)
             _read(stage, writer, progress, unread)
-            unread = (step, metrics, indices)
-        _read(stage, writer, progress, unread)
         checkpoints.wait()
     if interrupts.signal:
-        print(f"saved at step {step}; the same command continues", file=sys.stderr)
+        how_far = f"saved at step {step}" if step else "stopped before the first step"
+        print(f"{how_far}; the same command continues", file=sys.stderr)
         raise SystemExit(128 + interrupts.signal)
     return state
 
 
 def _begin_or_continue(stage: Stage, checkpoints: Checkpoints) -> TrainState:
-    step = checkpoints.latest_step()
-    if step is None:
+    found = checkpoints.restore(stage.abstract)
+    if found is None:
         return stage.init()
+    step, state = found
     print(f"continuing from step {step}", flush=True)
-    return checkpoints.restore(step, stage.abstract)
+    return state
 
 
 def _put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict:

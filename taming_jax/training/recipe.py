@@ -62,12 +62,15 @@ class Run:
     keep_checkpoints: int = 3  # the newest; the best one is kept besides
     ema_decay: float = 0.999
     on_nonfinite: OnNonfinite = "stop"
+    stall_seconds: float | None = 1_800  # a run that gets nowhere for so long ends
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every", "image_every",
                      "eval_every", "checkpoint_every", "keep_checkpoints"):  # fmt: skip
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         _require(self, "ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+        limit = self.stall_seconds
+        _require(self, "stall_seconds", limit is None or limit > 0, "above 0, or None")
         kinds = get_args(OnNonfinite)
         _require(self, "on_nonfinite", self.on_nonfinite in kinds, kinds)
         _require(

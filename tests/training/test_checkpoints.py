@@ -37,6 +37,27 @@ def save(directory, ratings, **settings):
             checkpoints.save(step, small_state(step), metrics)
 
 
+def abstract():
+    """The state by its shapes, on one device."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=leaf.sharding
+        ),
+        small_state(1),
+    )
+
+
+def spoil_array(checkpoint):
+    """Cuts the largest file of its arrays short."""
+    files = [path for path in (checkpoint / "state").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-100])
+
+
+def set_aside(directory):
+    return sorted(path.name for path in (directory / "damaged").iterdir())
+
+
 def steps(directory):
     return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
 
@@ -68,15 +89,50 @@ def test_better_is_better_than_all_that_is_kept(tmp_path):
 
 def test_what_comes_back_is_what_was_saved(tmp_path):
     save(tmp_path, {1: None})
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=leaf.sharding
-        ),
-        small_state(1),
-    )
     with open_checkpoints(tmp_path) as checkpoints:
-        restored = checkpoints.restore(1, abstract)
+        step, restored = checkpoints.restore(abstract())
+    assert step == 1
     jax.tree.map(assert_array_equal, restored, small_state(1))
+
+
+def test_a_damaged_one_is_set_aside_and_the_one_before_is_used(tmp_path, capsys):
+    save(tmp_path, {1: None, 2: None})
+    spoil_array(tmp_path / "checkpoints" / "2")
+    with open_checkpoints(tmp_path) as checkpoints:
+        step, restored = checkpoints.restore(abstract())
+    assert step == 1
+    jax.tree.map(assert_array_equal, restored, small_state(1))
+    assert (steps(tmp_path), set_aside(tmp_path)) == ([1], ["2"])
+    assert "checkpoint 2 was set aside in" in capsys.readouterr().err
+
+
+def test_one_whose_metrics_cannot_be_read_is_set_aside(tmp_path):
+    save(tmp_path, {1: 10.0, 2: 20.0, 3: 15.0})
+    metrics = tmp_path / "checkpoints" / "2" / "metrics" / "metrics"
+    metrics.write_text(metrics.read_text()[:5])
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 3
+    assert (steps(tmp_path), set_aside(tmp_path)) == ([3], ["2"])
+
+
+def test_nothing_that_was_set_aside_is_written_over(tmp_path):
+    for _ in range(2):
+        save(tmp_path, {1: None})
+        spoil_array(tmp_path / "checkpoints" / "1")
+        with open_checkpoints(tmp_path) as checkpoints:
+            assert checkpoints.restore(abstract()) is None
+    assert set_aside(tmp_path) == ["1", "1-1"]
+
+
+def test_another_models_checkpoint_is_refused_and_stays(tmp_path):
+    save(tmp_path, {1: None})
+    wider = abstract() | {"params": {"kernel": jax.ShapeDtypeStruct((16, 9), "f4")}}
+    with (
+        open_checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match=r"params/kernel: float32\[16, 8\] there, .*9"),
+    ):
+        checkpoints.restore(wider)
+    assert steps(tmp_path) == [1]
 
 
 def test_what_was_not_finished_does_not_count(tmp_path):
@@ -103,6 +159,6 @@ def test_other_devices_get_the_same_state(tmp_path):
         checkpoints.wait()
         for sizes in (Mesh(1, 8), Mesh(2, 2), Mesh(1, 1)):
             shardings, abstract = placed(sizes)
-            restored = checkpoints.restore(1, abstract)
+            _, restored = checkpoints.restore(abstract)
             jax.tree.map(assert_array_equal, restored, small_state(1))
             assert jax.tree.map(lambda leaf: leaf.sharding, restored) == shardings

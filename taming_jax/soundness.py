@@ -1,0 +1,214 @@
+"""Whether a checkpoint is still what was saved.
+
+    state --record_of--> Record, written beside it
+    STEP --read_record, read_arrays--> arrays that are what was saved, or DamagedError
+
+Storage that lost a byte is not noticed by those who read it: the array is wrong. So
+every checkpoint carries, for each of its arrays, dtype, shape and 64 bits that any
+changed value changes. They are computed where the arrays live, in one pass over their
+memory, and are the same however the arrays are spread over devices. This is no
+protection against malice.
+
+    STEP/state    arrays, as Orbax writes them
+    STEP/record   the record
+    STEP/metrics  validation metrics, as Orbax writes them
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+# What reading a damaged checkpoint raises: of whatever kind its reader stumbles over.
+READING_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError,
+                  TypeError, ValueError)  # fmt: skip
+
+
+class DamagedError(ValueError):
+    """A checkpoint is not what was saved."""
+
+
+class Array(NamedTuple):
+    """What an array should be; the digest is 16 hex digits."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    digest: str
+
+    @property
+    def form(self) -> str:
+        """As people write it: float32[3, 4]."""
+        return f"{self.dtype}{list(self.shape)}"
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return math.prod(self.shape) * jnp.dtype(self.dtype).itemsize
+
+
+class Record(NamedTuple):
+    """What a checkpoint should hold.
+
+    Attributes:
+      arrays: by their path in the state, "ema/encoder/...".
+      metrics: the validation's figures, none if there was no validation.
+    """
+
+    arrays: Mapping[str, Array]
+    metrics: Mapping[str, float]
+
+
+def record_of(state: Any, metrics: Mapping[str, float] | None = None) -> Record:
+    """The record of a pytree of arrays, which may be spread over processes."""
+    sums = jax.device_get({path: _digest(leaf) for path, leaf in _named(state)})
+    arrays = {
+        path: Array(
+            str(leaf.dtype), tuple(leaf.shape), "".join(f"{s:08x}" for s in sums[path])
+        )
+        for path, leaf in _named(state)
+    }
+    return Record(arrays, dict(metrics or {}))
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """What is written, with a checksum of its own."""
+    content = json.loads(json.dumps(record._asdict()))
+    return {**content, "sha256": _checksum(content)}
+
+
+def steps_in(directory: epath.Path) -> list[int]:
+    """The steps that a directory has finished checkpoints of, in order."""
+    if not directory.exists():
+        return []
+    return sorted(int(d.name) for d in directory.iterdir() if d.name.isdigit())
+
+
+def read_record(checkpoint: epath.Path) -> Record:
+    """The record that lies in STEP/.
+
+    Raises:
+      DamagedError: if it does not, or it disagrees with itself or with the metrics.
+    """
+    try:
+        content = json.loads((checkpoint / "record" / "metadata").read_text())
+        written = content.pop("sha256")
+        metrics = json.loads((checkpoint / "metrics" / "metrics").read_text())
+        if written != _checksum(content) or metrics != content["metrics"]:
+            raise DamagedError("its record or its metrics have changed")
+        arrays = {
+            path: Array(dtype, tuple(shape), digest)
+            for path, (dtype, shape, digest) in content["arrays"].items()
+        }
+    except PermissionError:
+        raise
+    except READING_ERRORS as error:
+        raise DamagedError(f"{checkpoint}: {error}") from error
+    return Record(arrays, metrics)
+
+
+def check_form(record: Record, abstract: Any, checkpoint: epath.Path) -> None:
+    """Compares names, dtypes and shapes with those of the state that is wanted.
+
+    Raises:
+      ValueError: if they differ: then the checkpoint may be sound, but is another's.
+    """
+    theirs = {path: array.form for path, array in record.arrays.items()}
+    ours = {
+        path: Array(str(leaf.dtype), tuple(leaf.shape), "").form
+        for path, leaf in _named(abstract)
+    }
+    odd = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
+    if odd:
+        raise ValueError(
+            f"{checkpoint} holds another state: {len(odd)} arrays differ, first "
+            f"{odd[0]}: {theirs.get(odd[0])} there, {ours.get(odd[0])} here; go on "
+            "with the version that wrote it, or choose another --workdir"
+        )
+
+
+def read_arrays(
+    checkpoint: epath.Path, record: Record, paths: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """The arrays of STEP/state at `paths`, read by this process alone and checked.
+
+    Raises:
+      DamagedError: naming the first array that is not what was saved.
+    """
+    paths = set(paths)
+    try:
+        read = _read(checkpoint / "state", paths)
+    except PermissionError:
+        raise
+    except READING_ERRORS as error:
+        raise DamagedError(f"{checkpoint}: {error}") from error
+    now = record_of(read).arrays
+    odd = sorted(path for path in paths if now.get(path) != record.arrays[path])
+    if odd:
+        raise DamagedError(
+            f"{checkpoint}: {len(odd)} arrays are not what was saved, first {odd[0]}"
+        )
+    return read
+
+
+def _read(directory: epath.Path, paths: set[str]) -> dict[str, np.ndarray]:
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"reader{me}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+        saved = reader.metadata(directory).item_metadata.tree
+        wanted = jax.tree.map_with_path(
+            lambda path, leaf: leaf if _name(path) in paths else ocp.PLACEHOLDER, saved
+        )
+        as_numpy = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+        )
+        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy)
+        read = dict(_named(reader.restore(directory, args=arguments)))
+    return {path: read[path] for path in paths}
+
+
+@jax.jit
+def _digest(array: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two uint32: sums over the values, each mixed with its place.
+
+    For a given place the mixing is one to one, so one changed value always changes the
+    first sum; more than one escape both with a chance of 2^-64.
+    """
+    if array.dtype == jnp.bool_:
+        array = array.astype(jnp.uint8)
+    bits = jnp.dtype(f"uint{8 * array.dtype.itemsize}")
+    values = jax.lax.bitcast_convert_type(array, bits).astype(jnp.uint32)
+    places = jnp.zeros(array.shape, jnp.uint32)
+    for axis, size in enumerate(array.shape):
+        along = jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
+        places = places * jnp.uint32(size) + along
+    mixed = _mix(values ^ _mix(places + 1))
+    return mixed.sum(dtype=jnp.uint32), (mixed * (2 * places + 1)).sum(dtype=jnp.uint32)
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """A permutation of uint32 in which every bit of x moves about half of all bits."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
+    x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
+    return x ^ (x >> 15)
+
+
+def _named(tree: Any) -> list[tuple[str, Any]]:
+    return [(_name(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
