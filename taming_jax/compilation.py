@@ -1,9 +1,14 @@
-"""`jax.jit`, with what the compiler of the backend at hand should be told."""
+"""Compiled programs: `jax.jit` as each backend wants it, and kept between runs."""
 
 import functools
+import hashlib
+import platform
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
+
+from taming_jax.user_cache import user_cache
 
 # XLA hands convolutions on CPUs to YNNPACK, which takes several times longer than
 # XLA's own for the gradient by the kernel: a training step was 1.4 times slower with
@@ -20,6 +25,29 @@ def jit(function: Callable, **settings) -> Callable:
     if jax.default_backend() == "cpu":
         settings.pop("donate_argnums", None)
     return jax.jit(function, compiler_options=_compiler_options(), **settings)
+
+
+def keep_programs() -> None:
+    """Has jax keep compiled programs in the user's cache directory.
+
+    A directory that was chosen already, JAX_COMPILATION_CACHE_DIR for example, stays.
+    Home directories are shared by machines that do not have the same instructions, so
+    that each kind of processor has a directory of its own.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        directory = user_cache() / "programs" / _processor()
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+
+
+def _processor() -> str:
+    """Eight hex digits that machines with the same instructions share."""
+    described = platform.machine() + platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        instructions = ("flags", "Features")  # as x86 and Arm call them
+        described += next((ln for ln in lines if ln.startswith(instructions)), "")
+    return hashlib.blake2b(described.encode(), digest_size=4).hexdigest()
 
 
 @functools.cache

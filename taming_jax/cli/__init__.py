@@ -38,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
         verb.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     try:
+        from taming_jax.compilation import keep_programs
+
+        keep_programs()
         args.run(args)
     except ModuleNotFoundError as error:
         extra = "pip install 'taming_jax[train]'"

@@ -16,6 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from taming_jax.models.perceptual import STAGES
+from taming_jax.user_cache import user_cache
 
 FORMAT = {"format": "taming_jax.perceptual", "version": 1}
 
@@ -66,8 +67,7 @@ def save_perceptual(path: str | os.PathLike, params: dict, source: str = "") -> 
 
 def default_path() -> Path:
     """Return where the weights are looked for: in the user's cache directory."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "taming_jax" / "perceptual.npz"
+    return user_cache() / "perceptual.npz"
 
 
 def _read(path: Path) -> tuple[dict, dict]:
