@@ -12,8 +12,7 @@ number of tokens, and gives the logits that the whole sequence would have at onc
 """
 
 import dataclasses
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -69,6 +68,8 @@ class Transformer(nn.Module):
     remat: recompute blocks in the backward pass instead of keeping activations.
     dtype: of activations, products and caches, "float32" or "bfloat16"; parameters,
         softmax and logits are float32.
+    gather: no recipe's; makes a block's parameters whole just before they are used,
+        where they lie split over devices.
     """
 
     vocab_size: int
@@ -92,6 +93,7 @@ class Transformer(nn.Module):
     dropout: float = 0.0
     remat: bool = False
     dtype: str = "float32"
+    gather: Callable | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -151,6 +153,7 @@ class Transformer(nn.Module):
         block = self._block()
 
         def layer(x, params, i):
+            params = self.gather(params) if self.gather else params
             rngs = {"dropout": jax.random.fold_in(key, i)} if drops else {}
             return block.apply(
                 {"params": params}, x, angles, mask, train=train, rngs=rngs
@@ -266,34 +269,3 @@ class Transformer(nn.Module):
         init = partial(self._block().init, train=False)
         keys = jax.random.split(key, self.layers)
         return jax.vmap(lambda key: init(key, x, None, mask)["params"])(keys)
-
-
-def logical_axes(path: str) -> tuple[str, ...]:
-    """Names of the axes of the parameter at `path`, such as "blocks/query/kernel".
-
-    vocab, place, width, heads (N x E), hidden, head_width or layer, for a mesh to say
-    over which of its own axes it splits each.
-    """
-    part, axes = path, ()
-    if path.startswith("blocks/"):
-        part, axes = path.removeprefix("blocks/"), ("layer",)
-    met = [names for pattern, names in AXES if re.fullmatch(pattern, part)]
-    if len(met) != 1:
-        raise ValueError(f"a transformer has no parameter {path!r}")
-    return axes + met[0]
-
-
-AXES = (
-    (r"embedding(_above)?", ("vocab", "width")),
-    (r"positions", ("place", "width")),
-    (r"norm(1|2|_out)/(scale|bias)", ("width",)),
-    (r"(query|key|value)/kernel", ("width", "heads")),
-    (r"(query|key|value)/bias", ("heads",)),
-    (r"(query|key)_norm/scale", ("head_width",)),
-    (r"out/kernel", ("heads", "width")),
-    (r"(up|gate)/kernel", ("width", "hidden")),
-    (r"(up|gate)/bias", ("hidden",)),
-    (r"down/kernel", ("hidden", "width")),
-    (r"(out|down)/bias", ("width",)),
-    (r"head/kernel", ("width", "vocab")),
-)

@@ -1,22 +1,23 @@
-"""The device mesh, and where arrays live on it.
+"""The device mesh, and where batches and states live on it.
 
-Axes `data`, `fsdp` and `tensor`: batches are split over data x fsdp; every array of
-the train state over fsdp along its largest dimension that divides; what does not
-divide (and everything where fsdp is 1) is replicated. State is created sharded.
+Axes `data`, `fsdp` and `tensor`: batches are split over data x fsdp; the arrays of a
+train state as the table in `sharding` says. State is created where it will live.
 """
 
+import itertools
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from taming_jax.training import recipe
+from taming_jax.training.sharding import partition, path_of
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
+BATCH = ("data", "fsdp")  # what splits a batch; `tensor`, too, where it is spread
 
 
 def create_mesh(sizes: recipe.Mesh, devices=None) -> jax.sharding.Mesh:
@@ -27,38 +28,78 @@ def create_mesh(sizes: recipe.Mesh, devices=None) -> jax.sharding.Mesh:
     """
     devices = jax.devices() if devices is None else devices
     shape = [sizes.data, sizes.fsdp, sizes.tensor]
-    given = " x ".join(f"{axis}={n}" for axis, n in zip(AXES, shape, strict=True))
     if shape.count(-1) > 1 or any(n != -1 and n < 1 for n in shape):
-        raise ValueError(f"mesh {given}: sizes are at least 1, and one may be -1")
-    fixed = int(np.prod([n for n in shape if n != -1]))
-    if -1 in shape and len(devices) % fixed == 0:
-        shape[shape.index(-1)] = len(devices) // fixed
-    if np.prod(shape) != len(devices):
+        raise ValueError(f"mesh {_say(shape)}: sizes are at least 1, and one may be -1")
+    fixed = math.prod(n for n in shape if n != -1)
+    fitted = [len(devices) // fixed if n == -1 else n for n in shape]
+    if math.prod(fitted) != len(devices):
+        nearest = " or ".join(_say(s) for s in _nearest(shape, len(devices)))
         raise ValueError(
-            f"mesh {given} does not fit {len(devices)} devices: the sizes must "
-            f"multiply to {len(devices)}; data=-1 takes what fsdp and tensor leave"
+            f"mesh {_say(shape)} does not fit {len(devices)} devices: the sizes must "
+            f"multiply to {len(devices)}, for instance {nearest}; data=-1 takes what "
+            "fsdp and tensor leave"
         )
     return jax.make_mesh(
-        shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+        fitted, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
     )
 
 
-def check_batch(batch_size: int, accumulate: int, mesh: jax.sharding.Mesh) -> None:
+def _nearest(shape: list[int], count: int) -> list[tuple[int, ...]]:
+    """The two meshes of `count` devices that change the fewest sizes, and the least."""
+
+    def distance(other):
+        pairs = [(a, b) for a, b in zip(shape, other, strict=True) if a not in (-1, b)]
+        return len(pairs), sum(abs(math.log(b / a)) for a, b in pairs), other[::-1]
+
+    divisors = [n for n in range(1, count + 1) if count % n == 0]
+    meshes = itertools.product(divisors, repeat=len(AXES))
+    return sorted((m for m in meshes if math.prod(m) == count), key=distance)[:2]
+
+
+def _say(shape) -> str:
+    return " x ".join(f"{axis}={n}" for axis, n in zip(AXES, shape, strict=True))
+
+
+def check_batch(
+    batch_size: int, accumulate: int, mesh: jax.sharding.Mesh, axes=BATCH
+) -> None:
     """Raises ValueError unless every device gets as many examples as the others."""
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = math.prod(mesh.shape[axis] for axis in axes)
     if batch_size % (shards * accumulate):
         unit = shards * accumulate
         nearest = max(unit, round(batch_size / unit) * unit)
         raise ValueError(
-            f"batch_size={batch_size} cannot be split over data x fsdp = {shards} "
-            f"devices and accumulate = {accumulate}: use a multiple of {unit}, "
-            f"for instance {nearest}"
+            f"batch_size={batch_size} cannot be split over {' x '.join(axes)} = "
+            f"{shards} devices and accumulate = {accumulate}: use a multiple of "
+            f"{unit}, for instance {nearest}"
+        )
+
+
+def check_heads(heads: int, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError unless `tensor` splits a transformer between its heads."""
+    if heads % mesh.shape["tensor"]:
+        shared = math.gcd(heads, mesh.size)
+        fits = [str(n) for n in range(1, shared + 1) if shared % n == 0]
+        raise ValueError(
+            f"mesh tensor={mesh.shape['tensor']} does not divide the prior's "
+            f"heads={heads}, of which none can be split: use tensor={' or '.join(fits)}"
         )
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     """The first axis split over data x fsdp."""
-    return NamedSharding(mesh, BATCH)
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def spread(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """The batch split over all axes, for what has no other use of `tensor`.
+
+    In a compiled function; each device goes on with a part of what it has.
+    """
+    if mesh.shape["tensor"] == 1:
+        return batch
+    everywhere = NamedSharding(mesh, PartitionSpec(AXES))
+    return jax.lax.with_sharding_constraint(batch, everywhere)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -69,10 +110,10 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
     """The sharding of each array of a state given by shapes (`jax.eval_shape`)."""
 
-    def place(array) -> NamedSharding:
-        return NamedSharding(mesh, _spec(array.shape, mesh.shape["fsdp"]))
+    def place(keys, array) -> NamedSharding:
+        return NamedSharding(mesh, partition(path_of(keys), array.shape, mesh.shape))
 
-    return jax.tree.map(place, abstract_state)
+    return jax.tree.map_with_path(place, abstract_state)
 
 
 def abstract_with_shardings(shapes: Any, shardings: Any) -> Any:
@@ -84,14 +125,6 @@ def abstract_with_shardings(shapes: Any, shardings: Any) -> Any:
         shapes,
         shardings,
     )
-
-
-def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-    divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
-    if fsdp == 1 or not divisible:
-        return PartitionSpec()
-    largest = max(divisible, key=lambda axis: shape[axis])
-    return PartitionSpec(*(None,) * largest, "fsdp")
 
 
 def describe_devices(mesh: jax.sharding.Mesh) -> str:

@@ -25,6 +25,7 @@ from taming_jax.training.prior_step import (
     read_batch,
 )
 from taming_jax.training.recipe import PriorRecipe, Sampling
+from taming_jax.training.sharding import at_use
 from taming_jax.training.stage import Stage
 from taming_jax.training.state import TrainState
 from taming_jax.training.tokenizer import Tokenizer
@@ -58,6 +59,8 @@ def make_prior_stage(
     grid = code_grid(config["data"]["image_size"], tokenizer.module.stride)
     vocabulary = make_vocabulary(recipe, tokenizer.module.codebook_size, class_names)
     model = make_transformer(recipe.model, vocabulary, grid)
+    meshes.check_heads(model.heads, mesh)
+    gathering = at_use(model, mesh)
 
     key = jax.random.key(config["seed"])
     init = make_init(recipe, model)
@@ -65,11 +68,15 @@ def make_prior_stage(
     shardings = meshes.state_shardings(shapes, mesh)
     shared = meshes.replicated(mesh)
     step = jit(
-        make_train_step(recipe, model, vocabulary, tokenizer.encode, config["seed"]),
+        make_train_step(
+            recipe, gathering, vocabulary, tokenizer.encode, config["seed"]
+        ),
         donate_argnums=0,
         out_shardings=(shardings, shared),
     )
-    evaluate = jit(_make_evaluate(model, vocabulary, tokenizer), out_shardings=shared)
+    evaluate = jit(
+        _make_evaluate(gathering, vocabulary, tokenizer), out_shardings=shared
+    )
     draw = _make_draw(tokenizer, class_names)
     reads = ("codes",) if from_codes else ("image",)
     return Stage(

@@ -11,6 +11,7 @@ import jax
 from taming_jax import stored
 from taming_jax.models.vqgan import VQGAN, decode_codes, encode_images
 from taming_jax.training import mesh as meshes
+from taming_jax.training.sharding import at_use
 from taming_jax.units import Codes, Images
 
 
@@ -51,7 +52,7 @@ def load_tokenizer(path: str | Path, mesh: jax.sharding.Mesh) -> Tokenizer:
             "is by --config.prior.tokenizer=DIR"
         ) from None
     return Tokenizer(
-        module=VQGAN(**model.config["vqgan"]["model"]),
+        module=at_use(VQGAN(**model.config["vqgan"]["model"]), mesh),
         variables=jax.device_put(
             model.variables, meshes.state_shardings(model.variables, mesh)
         ),

@@ -3,6 +3,7 @@
 config -> recipe -> model, discriminator, perceptual weights -> state, step, metrics
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from taming_jax.training.initial import start_from
 from taming_jax.training.optimizer import make_optimizer
 from taming_jax.training.phases import Phase, by_phase
 from taming_jax.training.recipe import VQGANRecipe
+from taming_jax.training.sharding import at_use
 from taming_jax.training.stage import Stage
 from taming_jax.training.state import Adversary, TrainState
 from taming_jax.training.usage import CodeWindow
@@ -40,10 +42,12 @@ def make_vqgan_stage(
         perceptual weights that are wanted and not to be had.
     """
     recipe = VQGANRecipe.from_config(config[section])
-    model = VQGAN(**recipe.model)
-    discriminator = make_discriminator(recipe)
+    model = at_use(VQGAN(**recipe.model), mesh)
+    discriminator = at_use(make_discriminator(recipe), mesh)
     check_image_size(config["data"]["image_size"], model.stride)
-    meshes.check_batch(recipe.run.batch_size, recipe.run.accumulate, mesh)
+    meshes.check_batch(
+        recipe.run.batch_size, recipe.run.accumulate, mesh, axes=meshes.AXES
+    )
     perceptual = {}
     if recipe.loss.perceptual_weight > 0:
         perceptual = load_perceptual(recipe.loss.perceptual_weights)
@@ -56,14 +60,14 @@ def make_vqgan_stage(
     shared = meshes.replicated(mesh)
 
     def program(phase: Phase):
+        step = make_train_step(recipe, model, discriminator, config["seed"], phase)
         step = jit(
-            make_train_step(recipe, model, discriminator, config["seed"], phase),
-            donate_argnums=0,
-            out_shardings=(shardings, shared),
+            _spread(step, mesh), donate_argnums=0, out_shardings=(shardings, shared)
         )
         return lambda state, batch: step(state, batch, perceptual)
 
-    evaluate = jit(_make_evaluate(recipe, model), out_shardings=shared)
+    evaluate = _spread(_make_evaluate(recipe, model), mesh)
+    evaluate = jit(evaluate, out_shardings=shared)
     beside = jit(_make_beside(model), out_shardings=shared)
 
     def show(state, batch):
@@ -136,6 +140,16 @@ def check_image_size(size: int, stride: int) -> None:
             f"data.image_size={size} is no multiple of the model's stride {stride}: "
             f"use {nearest}"
         )
+
+
+def _spread(fn, mesh: jax.sharding.Mesh):
+    """`fn(state, batch, perceptual)`, for which a batch is split over all devices."""
+
+    @functools.wraps(fn)
+    def over_all(state: TrainState, batch: dict, perceptual: Any):
+        return fn(state, meshes.spread(batch, mesh), perceptual)
+
+    return over_all
 
 
 def _make_evaluate(recipe: VQGANRecipe, model: VQGAN):

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.models import transformer
-from taming_jax.models.transformer import UNROLLED, Transformer, logical_axes
+from taming_jax.models.transformer import UNROLLED, Transformer
 
 # Two rows of three codes behind one condition token.
 TINY = {"vocab_size": 19, "length": 6, "width": 24, "layers": 2, "heads": 3}
@@ -69,12 +69,6 @@ def test_no_logit_depends_on_later_tokens(variant):
     model, _ = variant
     everything_before = np.tri(model.length, dtype=bool)
     assert_array_equal(dependencies(model), everything_before)
-
-
-def test_parameters_have_as_many_named_axes_as_dimensions(variant):
-    _, variables = variant
-    for path, array in flatten_dict(variables["params"], sep="/").items():
-        assert len(logical_axes(path)) == array.ndim
 
 
 def test_parameters_apart_give_the_same_logits(variant):
@@ -264,8 +258,3 @@ def test_more_tokens_than_places_are_refused():
 def test_a_cache_of_other_places_than_there_are_is_refused(length):
     with pytest.raises(ValueError, match=f"a cache of {length} places"):
         Transformer(**TINY).empty_cache(1, length)
-
-
-def test_an_unknown_parameter_has_no_axes():
-    with pytest.raises(ValueError, match="no parameter 'blocks/query/scale'"):
-        logical_axes("blocks/query/scale")

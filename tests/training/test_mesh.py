@@ -32,6 +32,22 @@ def test_sizes_that_do_not_fit_the_devices_are_refused(sizes):
         create_mesh(sizes, jax.devices()[:1])
 
 
+@pytest.mark.parametrize(
+    ("sizes", "nearest"),
+    [
+        (Mesh(fsdp=3), ["data=2 x fsdp=4 x tensor=1", "data=4 x fsdp=2 x tensor=1"]),
+        (Mesh(data=6), ["data=8 x fsdp=1 x tensor=1", "data=4 x fsdp=2 x tensor=1"]),
+        (Mesh(2, 8, 1), ["data=2 x fsdp=4 x tensor=1", "data=1 x fsdp=8 x tensor=1"]),
+        (Mesh(tensor=16), ["data=1 x fsdp=1 x tensor=8", "data=2 x fsdp=1 x tensor=4"]),
+    ],
+    ids=str,
+)
+def test_the_nearest_sizes_that_fit_are_named(sizes, nearest):
+    """They are looked for before any device is touched."""
+    with pytest.raises(ValueError, match=f"for instance {' or '.join(nearest)};"):
+        create_mesh(sizes, [None] * 8)
+
+
 @pytest.mark.parametrize("sizes", [Mesh(fsdp=-1), Mesh(data=0), Mesh(-2)], ids=str)
 def test_sizes_that_mean_nothing_are_refused(sizes):
     with pytest.raises(ValueError, match="at least 1, and one may be -1"):
@@ -45,6 +61,16 @@ def test_sizes_that_mean_nothing_are_refused(sizes):
 def test_a_batch_that_cannot_be_split_is_refused(batch_size, accumulate, remedy):
     with pytest.raises(ValueError, match=f"batch_size={batch_size} cannot.*{remedy}"):
         check_batch(batch_size, accumulate, abstract(data=4, fsdp=2))
+
+
+def test_a_batch_that_is_spread_is_split_over_tensor_too():
+    with pytest.raises(ValueError, match="data x fsdp x tensor = 8 devices"):
+        check_batch(4, 1, abstract(data=4, tensor=2), axes=meshes.AXES)
+
+
+def test_heads_that_tensor_does_not_divide_are_refused():
+    with pytest.raises(ValueError, match=r"tensor=4 .*heads=6.*use tensor=1 or 2"):
+        meshes.check_heads(6, abstract(data=2, tensor=4))
 
 
 def test_a_batch_is_split_over_data_and_fsdp_alike():
