@@ -27,7 +27,8 @@ setup() {
   cmp -s requirements.txt .venv/requirements.txt && return
   python3 -m pip install --quiet --user uv # the image's own Python is too old
   python3 -m uv venv --clear --python 3.12 .venv
-  python3 -m uv pip install --python .venv/bin/python 'jax[tpu]' -r requirements.txt
+  python3 -m uv pip install --python .venv/bin/python 'jax[tpu]' -r requirements.txt \
+    google-cloud-storage # without which Orbax does not save into a bucket
   cp requirements.txt .venv/
 }
 

@@ -5,6 +5,7 @@
 
     codes.json       the tokenizer's fingerprint, the data's identity, which views
     codes-NNNNN.npy  uint8, uint16 or uint32 [n,V,h,w], read through a memory map
+                     (from a bucket, into memory: all of ImageNet's are 0.7 GB a view)
     label-NNNNN.npy  int32 [n], where the data have classes
 
 Example i is picture i, so that training sees the examples, in the order, that it would
@@ -14,13 +15,16 @@ and is replaced as it would have been.
 Legend: n pictures of one shard, V views of each: P places x 1, or x 2 with mirrors.
 """
 
+import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
+from taming_jax.data.listing import in_bucket, reached
 from taming_jax.data.source import BadRecords, Field, UnreadableError, is_mirrored
 
 # Draws that lead to the first, the middle and the last of any number of places.
@@ -59,7 +63,7 @@ class Views(NamedTuple):
 
 
 def open_codes(
-    directory: str | Path,
+    directory: str | PurePath,
     split: str,
     *,
     fingerprint: str,
@@ -77,9 +81,9 @@ def open_codes(
 
     Raises:
       ValueError: if there are no codes, or those of another tokenizer, of other data or
-        of another size; if they are damaged.
+        of another size; if they are damaged, or in a bucket that cannot be looked into.
     """
-    directory = Path(directory)
+    directory = epath.Path(directory)
     about = read_description(directory)
     if about is None:
         raise ValueError(
@@ -103,10 +107,11 @@ def open_codes(
     return CodesSource(directory, split, about)
 
 
-def read_description(directory: Path) -> dict[str, Any] | None:
+def read_description(directory: str | PurePath) -> dict[str, Any] | None:
     """What codes.json says; None where there is none."""
-    path = directory / "codes.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    path = epath.Path(directory) / "codes.json"
+    with reached(path, "the description of the codes"):
+        return json.loads(path.read_text()) if path.exists() else None
 
 
 def views_of(about: Mapping[str, Any], split: str) -> Views:
@@ -119,7 +124,7 @@ class CodesSource:
 
     chunk = 1024  # so many are read in the time that a call through tf.data takes
 
-    def __init__(self, directory: Path, split: str, about: Mapping[str, Any]):
+    def __init__(self, directory: epath.Path, split: str, about: Mapping[str, Any]):
         about_split = about["splits"][split]
         self.class_names = tuple(about_split["class_names"])
         self.identity = about_split["data"]
@@ -164,11 +169,14 @@ class CodesSource:
         return np.stack(rows).astype(np.int32)
 
 
-def _open_shards(directory: Path, name: str, count: int) -> list[np.ndarray]:
-    """All files of a field, as maps of them."""
+def _open_shards(directory: epath.Path, name: str, count: int) -> list[np.ndarray]:
+    """All files of a field, as maps of them; from a bucket, in memory."""
     paths = sorted(directory.glob(f"{name}-*.npy"))
     try:
-        shards = [np.asarray(np.load(path, mmap_mode="r")) for path in paths]
+        if in_bucket(directory):
+            shards = [np.load(io.BytesIO(path.read_bytes())) for path in paths]
+        else:
+            shards = [np.asarray(np.load(path, mmap_mode="r")) for path in paths]
     except (ValueError, EOFError) as error:
         raise ValueError(f"{_damaged(directory)}: {error}") from error
     if (there := sum(len(shard) for shard in shards)) != count:
@@ -176,5 +184,5 @@ def _open_shards(directory: Path, name: str, count: int) -> list[np.ndarray]:
     return shards
 
 
-def _damaged(directory: Path) -> str:
+def _damaged(directory: epath.Path) -> str:
     return f"the codes in {directory} are damaged: remove them and tokenize again"

@@ -3,20 +3,24 @@
     pictures --views--> uint8 [B,S,S,3] --encode--> [B,h,w] --> DIR/SPLIT/*.npy
 
 Files have their full size from the start and are filled through a memory map; what
-could not be read stays zero and is listed in codes.json, which comes last.
+could not be read stays zero and is listed in codes.json, which comes last. What goes
+into a bucket is written on this machine first.
 
 Legend: V views of each picture, S pixels, h, w codes.
 """
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from etils import epath
 from numpy.lib.format import open_memmap
 
 from taming_jax.data.codes import Views, views_of
+from taming_jax.data.listing import in_bucket
 from taming_jax.data.pipeline import ordered_batches
 from taming_jax.data.source import Source
 from taming_jax.units import Codes
@@ -63,7 +67,7 @@ def describe(
 
 
 def write_codes(
-    directory: Path,
+    directory: str | PurePath,
     sources: Mapping[str, Source],
     about: Mapping[str, Any],
     encode: Callable[[np.ndarray], Codes],
@@ -84,6 +88,14 @@ def write_codes(
     Raises:
       ValueError: if too many pictures cannot be read.
     """
+    directory = epath.Path(directory)
+    if in_bucket(directory):
+        with tempfile.TemporaryDirectory() as here:
+            write_codes(
+                here, sources, about, encode, batch_size=batch_size, progress=progress
+            )
+            _copy(epath.Path(here), directory)
+        return
     unreadable = {}
     for split, source in sources.items():
         (directory / split).mkdir()
@@ -101,6 +113,14 @@ def write_codes(
         unreadable[split] = sorted(writer.unreadable)
     record = json.dumps({**about, "unreadable": unreadable}, indent=2)
     (directory / "codes.json").write_text(record + "\n")
+
+
+def _copy(here: epath.Path, directory: epath.Path) -> None:
+    """Copies the codes; codes.json, without which there are none, comes last."""
+    for path in sorted(here.glob("*/*.npy")):
+        (directory / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.copy(directory / path.parent.name / path.name)
+    (here / "codes.json").copy(directory / "codes.json")
 
 
 class _Writer:

@@ -105,7 +105,8 @@ def _find_synsets(path: str | PurePath, key: str) -> Found:
 
 def _human_names(root: epath.Path) -> dict[str, str]:
     """Synset -> name, "tench, Tinca tinca" for example; empty without the file."""
-    for directory in [root, *list(root.parents)[:4]]:
+    above = [path for path in root.parents if not str(path).endswith("://")][:4]
+    for directory in [root, *above]:
         mapping = directory / "LOC_synset_mapping.txt"
         if mapping.exists():
             lines = mapping.read_text().splitlines()

@@ -7,19 +7,22 @@ some of the files, which data set this is: the same pictures in another place ar
 same data.
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 from typing import NamedTuple
 
 from etils import epath
 
-from taming_jax.data.decoding import SUFFIXES
+from taming_jax.data.decoding import SUFFIXES, reason
 
 _SIZES = 1024  # files whose sizes enter the identity: of millions it would take minutes
+_AT_ONCE = 32  # questions to a bucket, which takes a while to answer each
 
 
 class Found(NamedTuple):
@@ -34,7 +37,8 @@ def find(path: str | PurePath, key: str) -> Found:
     """The pictures of a directory, in full, or of a .txt list.
 
     Raises:
-      ValueError: naming `key`, if there is nothing, or less than the list names.
+      ValueError: naming `key`, if there is nothing, or less than the list names, or a
+        bucket that cannot be looked into.
     """
     if not path or not isinstance(path, str | PurePath):
         raise ValueError(
@@ -42,16 +46,17 @@ def find(path: str | PurePath, key: str) -> Found:
             f"files: set {key} to a path"
         )
     given = _located(path)
-    if given.is_dir():
-        found = _in_directory(given)
-    elif given.suffix == ".txt" and given.is_file():
-        found = _in_list(given, key)
-    else:
-        state = "is neither of them" if given.exists() else "does not exist"
-        raise ValueError(
-            f"{key} is {str(path)!r}, which {state}; give a directory of pictures or a "
-            ".txt list of files"
-        )
+    with reached(given, key):
+        if given.is_dir():
+            found = _in_directory(given)
+        elif given.suffix == ".txt" and given.is_file():
+            found = _in_list(given, key)
+        else:
+            state = "is neither of them" if given.exists() else "does not exist"
+            raise ValueError(
+                f"{key} is {str(path)!r}, which {state}; give a directory of pictures "
+                "or a .txt list of files"
+            )
     if not found.names:
         raise ValueError(
             f"{key} is {str(path)!r}, which has no pictures; there should be some with "
@@ -123,18 +128,44 @@ class Files:
 
     def _some_sizes(self) -> Iterable[str]:
         """The sizes in bytes of at most 1024 files, spread evenly."""
-        for name in self._names[:: -(-len(self._names) // _SIZES)]:
-            yield str((self._root / name).stat().length)
+
+        def size(name):
+            return str((self._root / name).stat().length)
+
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            names = self._names[:: -(-len(self._names) // _SIZES)]
+            return list(threads.map(size, names))
+
+
+def in_bucket(path: epath.Path) -> bool:
+    """Whether a path is of a bucket (gs://) and not of this machine."""
+    return "://" in str(path)
+
+
+@contextlib.contextmanager
+def reached(path: epath.Path, key: str) -> Iterator[None]:
+    """Looks into `path`, which is what `key` says.
+
+    Raises:
+      ValueError: if it is in a bucket and something fails, for want of permission
+        mostly; the kind of the error depends on what reads buckets here.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) or not in_bucket(path):
+            raise
+        raise ValueError(
+            f"{key} is {str(path)!r}, which cannot be reached: {reason(error)}; the "
+            "account that this runs as has to be allowed to list and to read it "
+            "(roles/storage.objectViewer on the bucket)"
+        ) from error
 
 
 def _located(path: str | PurePath) -> epath.Path:
     """An absolute path, so that a list's relative and absolute lines compare."""
     given = epath.Path(path).expanduser()
-    return given if _remote(given) else given.absolute()
-
-
-def _remote(path: epath.Path) -> bool:
-    return "://" in str(path)
+    return given if in_bucket(given) else given.absolute()
 
 
 def _in_directory(root: epath.Path) -> Found:
@@ -155,7 +186,20 @@ def _in_directory(root: epath.Path) -> Found:
 
 def _walk(root: epath.Path) -> Iterator[tuple]:
     """As `os.walk`; links are followed, for class directories often are links."""
-    return iter(root.walk()) if _remote(root) else os.walk(root, followlinks=True)
+    if not in_bucket(root):
+        yield from os.walk(root, followlinks=True)
+        return
+    # Asked for every name whether it is a directory, as `Path.walk` does, a bucket
+    # answers for hours. What is called a picture is taken for one.
+    names = [child.name for child in root.iterdir() if child != root]
+    pictures = [name for name in names if name.lower().endswith(SUFFIXES)]
+    others = sorted(set(names).difference(pictures))
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        are_folders = list(threads.map(lambda name: (root / name).is_dir(), others))
+    folders = list(itertools.compress(others, are_folders))
+    yield root, folders, sorted({*names}.difference(folders))
+    for name in folders:
+        yield from _walk(root / name)
 
 
 def _in_list(path: epath.Path, key: str) -> Found:
