@@ -34,6 +34,7 @@ def claimed(stage_dir: Path) -> Iterator[None]:
 
     Raises:
       ValueError: if a living process holds it.
+      OSError: if the disk is found full meanwhile, by whatever library.
     """
     stage_dir.mkdir(parents=True, exist_ok=True)
     with (stage_dir / ".lock").open("a+") as lock:
@@ -48,7 +49,8 @@ def claimed(stage_dir: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        with _full_disk_explained(stage_dir):
+            yield
 
 
 def check_and_record(
@@ -119,6 +121,27 @@ def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
     unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def _full_disk_explained(stage_dir: Path) -> Iterator[None]:
+    """Libraries say it in many ways, some of them only in words."""
+    try:
+        yield
+    except Exception as error:
+        words = " ".join(map(str, _with_causes(error)))
+        if "No space left" not in words and "Disk quota" not in words:
+            raise
+        raise OSError(
+            f"no room left on the disk of {stage_dir}: free some, then the same "
+            "command continues from the last checkpoint, which is whole"
+        ) from error
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _check_facts(stage_dir: Path, before: Mapping, now: Mapping) -> None:
