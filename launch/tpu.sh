@@ -41,6 +41,7 @@ train() {
   ((${#command[@]})) || refuse 'no command: -- python train_vqgan.py --config ...'
   [[ " ${command[*]} " =~ \ --workdir[=\ ](gs://|/) ]] ||
     refuse 'workers share no disk: give the command --workdir gs://BUCKET/...'
+  [[ $dry ]] || pack
   local attempt
   for ((attempt = 0; attempt <= retries; attempt++)); do
     ((attempt == 0)) || nap
@@ -53,6 +54,14 @@ train() {
     echo "$name: start $((attempt + 1)) ended ($state); $((retries - attempt)) left" >&2
   done
   exit 1
+}
+
+# The files that git tracks or would track, as they are now; every start has the same.
+pack() {
+  cd "$root"
+  git ls-files -z --cached --others --exclude-standard |
+    while IFS= read -r -d '' file; do [[ ! -e $file ]] || printf '%s\0' "$file"; done |
+    tar --null -T - -czf "$scratch/code.tar.gz"
 }
 
 # Waits until the request is granted or given up, and makes it where there is none.
@@ -92,19 +101,11 @@ follow() {
 }
 
 prepare() {
-  ship && workers "$unpack && launch/worker.sh stop && launch/worker.sh setup"
+  call gcloud compute tpus tpu-vm scp "$scratch/code.tar.gz" "$name:" "${where[@]}" \
+    --worker=all &&
+    workers 'mkdir -p taming_jax && cd taming_jax && tar xzf ../code.tar.gz &&
+      launch/worker.sh stop && launch/worker.sh setup'
 }
-
-# The files that git tracks or would track, as they are now.
-ship() {
-  local code=$scratch/code.tar.gz
-  if [[ ! $dry ]]; then
-    git -C "$root" ls-files -z --cached --others --exclude-standard |
-      tar -C "$root" --null -T - -czf "$code"
-  fi
-  call gcloud compute tpus tpu-vm scp "$code" "$name:" "${where[@]}" --worker=all
-}
-readonly unpack='mkdir -p taming_jax && cd taming_jax && tar xzf ../code.tar.gz'
 
 # Ends where nothing is left to do; else says why and returns.
 conclude() {

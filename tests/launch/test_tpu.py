@@ -64,6 +64,10 @@ def pod(stage):
     (stage.repository / "runs").mkdir()
     (stage.repository / "runs/large").write_text("stays here")
     subprocess.run(["git", "init", "-q", stage.repository], check=True)
+    gone = stage.repository / "gone.py"
+    gone.touch()
+    subprocess.run(["git", "-C", stage.repository, "add", gone], check=True)
+    gone.unlink()
     return stage
 
 
@@ -189,7 +193,7 @@ def test_delete_gives_request_and_tpus_back(pod):
 
 def test_dry_run_prints_everything_and_does_nothing(pod):
     printed = run(pod, "true", "--dry-run").stderr
-    steps = ["describe", "create", "scp", "worker.sh\\ setup", "worker.sh\\ run\\ "]
+    steps = ["describe", "create", "scp", "worker.sh setup", "worker.sh\\ run\\ "]
     places = [printed.find(step) for step in steps]
     assert -1 not in places
     assert (places, pod.calls) == (sorted(places), [])
