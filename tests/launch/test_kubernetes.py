@@ -60,8 +60,11 @@ def test_only_a_refusal_is_final(both):
     name = pod["containers"][0]["name"]
     refusal = {"containerName": name, "operator": "In", "values": [2]}
     assert rule == {"action": "FailJob", "onExitCodes": refusal}
-    failed = {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
-    assert jobset["spec"]["failurePolicy"] == {"maxRestarts": 100, "rules": [failed]}
+    policy = jobset["spec"]["failurePolicy"]
+    (rule,) = policy["rules"]
+    reasons = rule["onJobFailureReasons"]
+    assert (rule["action"], reasons) == ("FailJobSet", ["PodFailurePolicy"])
+    assert (rule["name"], policy["maxRestarts"]) == ("refused", 100)
 
 
 def test_no_pod_is_restarted_without_the_others(both):
