@@ -77,12 +77,13 @@ class Ran(NamedTuple):
 
 
 @functools.cache
-def build(name: str, sizes: tuple[int, int, int]) -> Built:
+def build(name: str, sizes: tuple[int, int, int], accumulate: int = 1) -> Built:
     """The stage, whose programs are kept."""
+    config = CONFIG | {name: CONFIG[name] | {"accumulate": accumulate}}
     mesh = create_mesh(Mesh(*sizes), jax.devices()[: np.prod(sizes)])
     programs, (module, make) = _Programs(), STAGES[name]
     with mock.patch.object(module, "jit", programs):
-        return Built(*make(mesh), programs)
+        return Built(*make(config, mesh), programs)
 
 
 @functools.cache
@@ -93,9 +94,9 @@ def first(name: str, sizes: tuple[int, int, int]) -> Any:
 
 
 @functools.cache
-def run(name: str, sizes: tuple[int, int, int]) -> Ran:
+def run(name: str, sizes: tuple[int, int, int], accumulate: int = 1) -> Ran:
     """A step with everything in use, from the state that one device initialises."""
-    stage, mesh, batch, programs = built = build(name, sizes)
+    stage, mesh, batch, programs = built = build(name, sizes, accumulate)
     state = jax.device_get(first(name, ONE))
     if name == "vqgan":
         state = state.replace(step=state.step + tiny_stage.FULL)
@@ -141,17 +142,17 @@ class _Programs:
         return call
 
 
-def _vqgan(mesh):
+def _vqgan(config, mesh):
     side = tiny_stage.IMAGE_SIZE
     images = np.random.default_rng(0).integers(0, 256, (BATCH, side, side, 3), np.uint8)
-    return vqgan.make_vqgan_stage(CONFIG, mesh), mesh, {"image": images}
+    return vqgan.make_vqgan_stage(config, mesh), mesh, {"image": images}
 
 
-def _prior(mesh):
+def _prior(config, mesh):
     rng = np.random.default_rng(0)
     module = VQGAN(**tiny_run.MODEL)
     stage = prior.make_prior_stage(
-        CONFIG | {"data": {"image_size": 4 * tiny_run.STRIDE}},
+        config | {"data": {"image_size": 4 * tiny_run.STRIDE}},
         mesh,
         Tokenizer(module, {}, ""),
         [str(n) for n in range(CLASSES)],

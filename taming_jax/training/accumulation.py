@@ -16,7 +16,7 @@ def accumulate(
     """Runs `fn(carry, micro_batch, i) -> (carry, means, samples)` over `count` parts.
 
     `batch` is an array or a tree of arrays, all with B examples. The carry goes from
-    part to part, `means` are averaged, `samples` are joined along their first axis.
+    part to part, `means` are averaged, `samples` put back into the batch's order.
     Part i takes every count-th example from i on, so that each device holds an equal
     share of every part and nothing moves between devices. What `fn` computes of a part
     as a whole, an adaptive weight for instance, each part has for itself.
@@ -39,5 +39,7 @@ def accumulate(
         body, (carry, zeros), (parts, jnp.arange(count))
     )
     means = jax.tree.map(lambda leaf: leaf / count, total)
-    samples = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), samples)
+    samples = jax.tree.map(
+        lambda leaf: leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:]), samples
+    )
     return carry, means, samples

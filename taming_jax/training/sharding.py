@@ -70,8 +70,8 @@ def path_of(keys: Any) -> str:
 def at_use(module: nn.Module | None, mesh: jax.sharding.Mesh) -> Any:
     """The module, whose `apply` gathers what `fsdp` has split; for compiled functions.
 
-    Left to itself the compiler would rather split products along their inner axis
-    and send activations about.
+    Left to itself the compiler splits products along their inner axis as well, sums
+    and gathers the activations of whole batches, and passes them around.
     """
     if module is None or mesh.shape["fsdp"] == 1:
         return module

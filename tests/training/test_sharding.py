@@ -73,6 +73,12 @@ def test_all_that_is_sent_has_a_reason_and_every_reason_sends(name):
         assert [why for why, what in reasons.items() if not what & found] == [], sizes
 
 
+@pytest.mark.devices(8)
+def test_micro_batches_send_nothing_more():
+    in_parts = sent(run("vqgan", (2, 2, 2), accumulate=2))
+    assert in_parts - sent(run("vqgan", (2, 2, 2))) == set()
+
+
 def reasons_to_send(name, sizes):
     """Reason -> what it may send, as {(kind, shape of the result on each device)}."""
     data, fsdp, tensor = sizes
