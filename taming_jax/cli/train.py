@@ -4,16 +4,20 @@
     --config.KEY=VALUE                   another value for one of its keys
     --workdir W                          where the run lives; runs/NAME if not given
     --stage S                            what to train, if not the card's main model
+    --coordinator HOST:PORT --processes N --process I
+                                         one of several processes, where the environment
+                                         (TPU pod, SLURM, MPI, Kubernetes) does not say
 
 The same command again continues the run.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
+
+from taming_jax import processes
 
 
 def main(argv: Sequence[str], stages: Sequence[str]) -> None:
@@ -26,17 +30,18 @@ def main(argv: Sequence[str], stages: Sequence[str]) -> None:
         print(__doc__)
         return
     try:
-        config, workdir, stage = parse(argv, stages)
+        config, workdir, stage, place = parse(argv, stages)
+        alike = {"configuration": config.to_dict(), "flags": [workdir, stage]}
+        processes.start(*place, alike=alike)
         from taming_jax.training.run import run
 
         run(config, stage, workdir)
     except (ValueError, FloatingPointError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        processes.end(2, str(error))
 
 
 def parse(argv: Sequence[str], stages: Sequence[str]):
-    """Command line -> (config, workdir, stage).
+    """Command line -> (config, workdir, stage, the arguments of `processes.start`).
 
     Raises:
       ValueError: for flags that do not exist and cards that cannot be read.
@@ -47,6 +52,9 @@ def parse(argv: Sequence[str], stages: Sequence[str]):
     )
     flags.DEFINE_string("workdir", None, "run's directory", flag_values=values)
     flags.DEFINE_enum("stage", stages[0], stages, "what to train", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "process 0's", flag_values=values)
+    flags.DEFINE_integer("processes", None, "how many", flag_values=values)
+    flags.DEFINE_integer("process", None, "which one", flag_values=values)
     card = _card(argv)
     try:
         rest = values(list(argv))
@@ -56,7 +64,9 @@ def parse(argv: Sequence[str], stages: Sequence[str]):
         raise ValueError(f"no such key in {card}: {_reason(error)}") from None
     if len(rest) > 1:
         raise ValueError(f"{rest[1]!r} is no flag: --config.KEY=VALUE changes a value")
-    return values.config, values.workdir or _default_workdir(card), values.stage
+    workdir = values.workdir or _default_workdir(card)
+    place = values.coordinator, values.processes, values.process
+    return values.config, workdir, values.stage, place
 
 
 def _card(argv: Sequence[str]) -> str:

@@ -4,6 +4,9 @@ At every step, in this order: evaluate, save, take the next batch, dispatch, rea
 metrics of the step before. The order matters: the batch travels and the metrics are
 read while the device works, and a run that is killed anywhere is continued from its
 last checkpoint with the same batches and the same keys.
+
+Several processes run it in step: each reads its rows of every batch, all compute, save
+and stop together, and the first one writes.
 """
 
 import sys
@@ -20,7 +23,7 @@ from taming_jax.training.progress import Progress
 from taming_jax.training.stage import Stage
 from taming_jax.training.state import TrainState
 from taming_jax.training.watchdog import Watchdog
-from taming_jax.training.writer import Writer
+from taming_jax.training.writer import Writer, writer_here
 
 Batches = Iterator[dict[str, np.ndarray]]
 
@@ -58,7 +61,7 @@ def train(
     ):
         state = _begin_or_continue(stage, checkpoints)
         start = int(state.step)
-        with Writer(stage_dir, start) as writer:
+        with writer_here(stage_dir, start) as writer:
             progress = Progress(stage, start)
             batches = train_batches(start)
             shown = _put(next(eval_batches()), mesh)
@@ -78,7 +81,7 @@ def train(
                     for name, picture in stage.show(state, shown).items():
                         writer.picture(step, name, picture)
                 improved = validation is not None and checkpoints.is_best(validation)
-                stop = last or bool(interrupts.signal)
+                stop = bool(interrupts.asked()) or last
                 due = stop or improved or step % run.checkpoint_every == 0
                 if new and due:
                     # First its metrics: a run that goes on from here does not log them.

@@ -6,6 +6,7 @@ Everything that can be wrong is found here, before the first step; nothing is wr
 into the run's directory until all of it is right.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from taming_jax import data
+from taming_jax import data, processes
 from taming_jax.training import loop, recipe, workdir
 from taming_jax.training.initial import read_params
-from taming_jax.training.mesh import create_mesh, describe_devices
+from taming_jax.training.mesh import batch_sharding, create_mesh, describe_devices
 from taming_jax.training.prior import make_prior_stage
 from taming_jax.training.stage import Stage
 from taming_jax.training.tokenizer import load_tokenizer
@@ -39,11 +40,12 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> No
     mesh = create_mesh(recipe.mesh_from_config(config["mesh"]))
     print(describe_devices(mesh), flush=True)
     stage, sources = STAGES[stage_name](config, mesh, Path(directory))
+    share, shares = data_share(mesh, stage.run.batch_size)
     batching = {
         "batch_size": stage.run.batch_size,
         "keep": stage.keep,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
+        "process_index": share,
+        "process_count": shares,
     }
 
     def train_batches(start_step):
@@ -58,18 +60,37 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> No
     next(train_batches(0))  # too few pictures, or none that can be read: now, not later
     stage_dir = Path(directory) / stage.name
     identity = {split: source.identity for split, source in sources.items()}
+    processes.same_everywhere("data", identity)
+    processes.same_everywhere("tokenizer", dict(stage.facts))
     workdir.check_room(stage_dir, _bytes(stage), stage.run.keep_checkpoints)
     beginning = config[stage_name].get("init_from")
     if beginning and not (stage_dir / "config.json").exists():
         read_params(beginning, stage.abstract.params, stage.name)  # or refused here
-    with workdir.claimed(stage_dir):
-        changes = workdir.check_and_record(
-            stage_dir, stage.name, config, identity, stage.facts
-        )
-        for change in changes:
-            print(f"changed since this run began: {change}", flush=True)
+    with contextlib.ExitStack() as held:
+        if processes.is_first():
+            held.enter_context(workdir.claimed(stage_dir))
+            changes = workdir.check_and_record(
+                stage_dir, stage.name, config, identity, stage.facts
+            )
+            for change in changes:
+                print(f"changed since this run began: {change}", flush=True)
+        processes.barrier("the claim of the run's directory")
         print(_summary(stage, sources, stage_dir), flush=True)
         loop.train(stage, stage_dir, mesh, train_batches, eval_batches)
+
+
+def data_share(mesh: jax.sharding.Mesh, batch_size: int) -> tuple[int, int]:
+    """(k, P): this process reads the k-th of P equal shares of each batch.
+
+    Processes whose devices hold the same rows, since `tensor` lies across them, read
+    the same share.
+    """
+    rows = {}  # of each process, where the parts begin that its devices hold
+    places = batch_sharding(mesh).devices_indices_map((batch_size,))
+    for device, (part,) in places.items():
+        rows.setdefault(device.process_index, set()).add(part.start or 0)
+    shares = sorted({tuple(sorted(starts)) for starts in rows.values()})
+    return shares.index(tuple(sorted(rows[jax.process_index()]))), len(shares)
 
 
 def _vqgan(config: Mapping, mesh: jax.sharding.Mesh, directory: Path):

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from taming_jax import processes
 from taming_jax.pictures import write_png
+
+
+def writer_here(stage_dir: Path, step: int) -> "Writer | NoWriter":
+    """A `Writer` in the first of several processes; the others write nothing."""
+    return Writer(stage_dir, step) if processes.is_first() else NoWriter()
 
 
 class Writer:
@@ -61,6 +67,22 @@ class Writer:
         write_png(self._images / f"{name}_{step:07d}.png", picture)
         if self._board:
             self._board.write_images(step, {name: picture[None]})
+
+
+class NoWriter:
+    """Takes what a `Writer` takes, and leaves it."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Nothing."""
 
 
 def _drop_after(path: Path, step: int) -> None:
