@@ -68,3 +68,11 @@ def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
         picture = picture[..., 0]
     Image.fromarray(picture).save(unfinished, format="png")
     unfinished.replace(path)
+
+
+def read_png(path: str | os.PathLike) -> np.ndarray:
+    """What `write_png` wrote: uint8 [H, W, C]."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return np.asarray(picture).reshape(picture.height, picture.width, -1)

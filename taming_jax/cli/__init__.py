@@ -5,7 +5,7 @@ help. What is heavy is imported by `run`, so that `--help` answers at once.
 """
 
 import argparse
-import sys
+import contextlib
 
 from taming_jax.cli import demo, evaluate, export, reconstruct, sample, tokenize
 
@@ -51,5 +51,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fail(reason: str) -> int:
-    print("error:", " ".join(reason.split()), file=sys.stderr)
+    from taming_jax import processes
+
+    with contextlib.suppress(SystemExit):
+        processes.end(2, " ".join(reason.split()))
     return 2

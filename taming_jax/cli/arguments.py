@@ -31,6 +31,25 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """--coordinator, --processes, --process."""
+    group = parser.add_argument_group(
+        "several processes", "where the environment (TPU pod, SLURM, ...) does not say"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    group.add_argument("--processes", type=positive, metavar="N", help="how many")
+    group.add_argument("--process", type=int, metavar="I", help="which one, from 0")
+
+
+def start_processes(args: argparse.Namespace) -> None:
+    """What these flags say, if anything: `processes.start`, with the same flags."""
+    from taming_jax import processes
+
+    same = {name: value for name, value in vars(args).items() if name != "run"}
+    place = [same.pop(name) for name in ("coordinator", "processes", "process")]
+    processes.start(*place, alike={"flags": same})
+
+
 def positive(text: str) -> int:
     """An argparse type: a whole number above zero."""
     try:

@@ -8,6 +8,8 @@ Where the data have classes a small judge network, trained once on the training 
 and kept in W/judge for as long as data and --seed stay the same, gives the accuracy of
 what it is shown and the Fréchet distance of its features. All figures are of averaged
 (EMA) weights; with --workdir they go to W/STAGE/evaluation.json too.
+
+Several processes share the work; the first one says and writes what comes of it.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from taming_jax.cli import arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--stage, --samples, and what all verbs have."""
+    """--stage, --samples, and what verbs have that several processes can share."""
     parser.add_argument("--stage", required=True, choices=["vqgan", "prior"])
     parser.add_argument(
         "--samples",
@@ -25,13 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="held-out pictures, or samples of a prior (default: as are held out)",
     )
     arguments.add_model(parser)
+    arguments.add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints a table, writes evaluation.json."""
-    from taming_jax import data, load_prior, load_vqgan
+    from taming_jax import data, load_prior, load_vqgan, processes
     from taming_jax.training.workdir import write_json
 
+    arguments.start_processes(args)
     load = {"vqgan": load_vqgan, "prior": load_prior}[args.stage]
     model = load(arguments.model_path(args))
     train, held_out = (
@@ -39,11 +43,12 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.stage == "vqgan":
         _check_samples(args, held_out)
-    judge = _judge(train, held_out, _judge_directory(args, model), args.seed)
+    with processes.first_goes_first("the judge"):  # trained and kept by one of them
+        judge = _judge(train, held_out, _judge_directory(args, model), args.seed)
     measure = {"vqgan": _measure_vqgan, "prior": _measure_prior}[args.stage]
     figures = measure(model, held_out, args, judge)
     about = {"stage": args.stage, "step": model.step, "data": held_out.identity}
-    if args.workdir:  # what --model names stays as it is
+    if args.workdir and processes.is_first():  # what --model names stays as it is
         write_json(model.directory / "evaluation.json", {**about, **figures})
     for name, value in figures.items():
         print(f"{name:<33}", f"{value:.4g}" if isinstance(value, float) else value)

@@ -1,9 +1,14 @@
-"""Directories that a verb writes: new, and there only once they are complete."""
+"""What a verb writes: whole or not there at all, and nothing of others overwritten."""
 
 import contextlib
+import itertools
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import IO, Any
+
+REQUEST = "request.json"
 
 
 @contextlib.contextmanager
@@ -14,11 +19,7 @@ def new_directory(path: str | Path) -> Iterator[Path]:
       ValueError: if something is there already: nothing is ever overwritten.
     """
     path = Path(path).expanduser()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(
-            f"{path} exists and is not an empty directory; nothing is "
-            "overwritten: name another one, or empty it"
-        )
+    _check_new(path)
     unfinished = path.with_name(f".{path.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed
     unfinished.mkdir(parents=True)
@@ -30,3 +31,70 @@ def new_directory(path: str | Path) -> Iterator[Path]:
     if path.exists():
         path.rmdir()
     unfinished.rename(path)
+
+
+class PartsDirectory:
+    """A directory that fills bit by bit, and says in request.json what it is for.
+
+    Whoever makes the same request again may go on; several processes fill it together.
+
+    Attributes:
+      path: of the directory.
+
+    Raises:
+      ValueError: if something is there that is no part of this request.
+    """
+
+    def __init__(self, path: str | Path, request: Mapping[str, Any]):
+        self.path = Path(path).expanduser()
+        self._request = json.loads(json.dumps(request))
+        there = self.path / REQUEST
+        if there.exists():
+            _check_same(self.path, json.loads(there.read_text()), self._request)
+        else:
+            _check_new(self.path)
+
+    def begun_with(self, parts: Iterable) -> Iterator:
+        """The same parts; the directory is made when the first one is at hand.
+
+        So a request that cannot be fulfilled leaves nothing behind.
+        """
+        from taming_jax import processes
+
+        first = list(itertools.islice(parts, 1))
+        processes.barrier("the first picture", seconds=24 * 3600)
+        if processes.is_first() and not (self.path / REQUEST).exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            with whole_file(self.path / REQUEST) as file:
+                file.write(json.dumps(self._request).encode())
+        processes.barrier("the directory")
+        yield from itertools.chain(first, parts)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which is there whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.part")
+    with unfinished.open("wb") as file:
+        yield file
+    unfinished.replace(path)
+
+
+def _check_new(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(
+            f"{path} exists and is not an empty directory; nothing is "
+            "overwritten: name another one, or empty it"
+        )
+
+
+def _check_same(path: Path, before: Mapping, now: Mapping) -> None:
+    """Of long lists it says only that they differ."""
+    for key in sorted(before.keys() | now.keys()):
+        old, new = (repr(side.get(key)) for side in (before, now))
+        if old != new:
+            shown = f"{key}={old}, now {key}={new}" if len(old + new) < 99 else key
+            raise ValueError(
+                f"{path} holds pictures of another request ({shown}); name another "
+                "--output, or ask for the same to complete it"
+            )

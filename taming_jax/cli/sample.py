@@ -4,13 +4,17 @@ OUTPUT gets numbered PNGs, grid.png with a row or column for every class, and
 samples.npz (uint8 [N,H,W,C] as arr_0, which the usual evaluators read, and int32 labels
 beside it). How it is drawn is as the prior's recipe says, unless it is said here. With
 --given the codes of a picture are kept where --keep says (top half, left half, or a box
-x0,y0,x1,y1 in [0, 1]) and the rest is drawn. OUTPUT must be new or empty.
+x0,y0,x1,y1 in [0, 1]) and the rest is drawn.
+
+OUTPUT must be new, or hold a part of the same request, which is then completed: its
+request.json says which. Several processes share the batches, and the files are those
+that one would write.
 """
 
 import argparse
 
 from taming_jax.cli import arguments
-from taming_jax.cli.output import new_directory
+from taming_jax.cli.output import PartsDirectory, whole_file
 
 KEPT = {"top": (0.0, 0.0, 1.0, 0.5), "left": (0.0, 0.0, 0.5, 1.0)}
 
@@ -37,38 +41,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind in SETTINGS.items():
         parser.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper())
     arguments.add_model(parser)
+    arguments.add_processes(parser)
 
 
 SETTINGS = {"temperature": float, "top_k": int, "top_p": float, "guidance": float}
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws, and writes what was drawn."""
-    import numpy as np
-
-    from taming_jax import load_prior, pictures
+    """Draws what is missing, then writes what is made of all of it."""
+    from taming_jax import load_prior, pictures, processes
+    from taming_jax.metrics.shares import batch_starts
     from taming_jax.pretrained.drawing import draw
 
-    with new_directory(args.output) as output:
-        prior = load_prior(arguments.model_path(args))
-        labels = _labels(args, prior)
-        asked = {name: getattr(args, name) for name in SETTINGS}
-        settings = {name: value for name, value in asked.items() if value is not None}
-        settings["shape"] = _shape(args, prior)
-        given = _given(args, prior) if args.given else None
-        batches = draw(
-            prior, labels, seed=args.seed, batch_size=args.batch_size,
-            given=given, **settings,
-        )  # fmt: skip
-        drawn = np.concatenate(list(batches))
-        for i, picture in enumerate(drawn):
-            pictures.write_png(output / f"{i:05}.png", picture)
-        np.savez(output / "samples.npz", drawn, labels=labels)
-        if prior.class_names:
-            names = [prior.class_names[label] for label in labels]
-            drawn = pictures.captioned(drawn, names)
-        pictures.write_png(output / "grid.png", _grid(drawn, args.count))
-    print(f"{len(drawn)} pictures in {args.output}, side by side in grid.png")
+    arguments.start_processes(args)
+    prior = load_prior(arguments.model_path(args))
+    labels = _labels(args, prior)
+    asked = {name: getattr(args, name) for name in SETTINGS}
+    settings = {name: value for name, value in asked.items() if value is not None}
+    settings["shape"] = _shape(args, prior)
+    given = _given(args, prior) if args.given else None
+    request = _request(prior, labels, args.seed, given, settings)
+    output = PartsDirectory(args.output, request)
+    paths = [output.path / f"{i:05}.png" for i in range(len(labels))]
+    starts = (
+        start
+        for start in batch_starts(len(labels), args.batch_size)
+        if not all(path.exists() for path in paths[start : start + args.batch_size])
+    )
+    batches = draw(
+        prior, labels, seed=args.seed, batch_size=args.batch_size, starts=starts,
+        given=given, **settings,
+    )  # fmt: skip
+    for start, drawn in output.begun_with(batches):
+        for path, picture in zip(paths[start:], drawn, strict=False):
+            pictures.write_png(path, picture)
+    processes.barrier("the last picture", seconds=24 * 3600)
+    if processes.is_first():
+        _put_together(output.path, paths, prior, labels, args.count)
+    print(f"{len(labels)} pictures in {args.output}, side by side in grid.png")
+
+
+def _request(prior, labels, seed, given, settings) -> dict:
+    """What makes the pictures what they are, in JSON's types."""
+    return {
+        "prior": {"directory": str(prior.directory), "step": prior.step},
+        "tokenizer": {"step": prior.vqgan.step, "fingerprint": prior.vqgan.fingerprint},
+        "seed": seed,
+        "labels": labels.tolist(),
+        "given": None if given is None else given.tolist(),
+        **prior.default_settings,
+        **settings,
+    }
+
+
+def _put_together(output, paths, prior, labels, count: int) -> None:
+    """samples.npz and grid.png, of the pictures in the files."""
+    import numpy as np
+
+    from taming_jax import pictures
+
+    drawn = np.stack([pictures.read_png(path) for path in paths])
+    with whole_file(output / "samples.npz") as file:
+        np.savez(file, drawn, labels=labels)
+    if prior.class_names:
+        drawn = pictures.captioned(drawn, [prior.class_names[i] for i in labels])
+    pictures.write_png(output / "grid.png", _grid(drawn, count))
 
 
 def _grid(drawn, count: int):

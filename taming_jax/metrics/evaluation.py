@@ -3,14 +3,14 @@
 held-out pictures -> codes -> reconstructions -> uint8 -> every measure of this package
 
 All figures are of the pictures as a file would hold them: clipped and rounded to
-uint8. Every example counts once, and N stands beside what depends on it.
+uint8. Every example counts once, and N stands beside what depends on it. Several
+processes share the pictures of each batch, and all return the same figures.
 """
 
 import jax
 import numpy as np
 
-from taming_jax import data
-from taming_jax.metrics import codebook, frechet, pixels
+from taming_jax.metrics import codebook, frechet, pixels, shares
 from taming_jax.metrics.judge import Judge
 from taming_jax.models.perceptual import lpips
 from taming_jax.pretrained import PretrainedVQGAN
@@ -44,14 +44,16 @@ def evaluate_vqgan(
     keep = ("image",) if judge is None else ("image", "label")
     counts = np.zeros(vqgan.codebook_size, np.int64)
     columns = {}  # name -> one array per batch, one row per picture
-    for batch in data.eval_batches(
+    for batch in shares.eval_batches(
         held_out, batch_size=batch_size, keep=keep, count=samples
     ):
         codes, measured = _measure(vqgan, batch, judge, perceptual_params)
         counts += codebook.count_codes(codes[batch["mask"]], vqgan.codebook_size)
-        for name, values in measured.items():
-            columns.setdefault(name, []).append(values[batch["mask"]])
-    columns = {name: np.concatenate(parts) for name, parts in columns.items()}
+        for name, values in {**measured, "mask": batch["mask"]}.items():
+            columns.setdefault(name, []).append(values)
+    columns = {name: np.stack(parts) for name, parts in columns.items()}
+    columns = shares.all_rows(columns, columns.pop("mask"))
+    counts = shares.total(counts)
     means = {name: float(column.mean()) for name, column in columns.items()}
     return {
         "examples": len(columns["psnr"]),

@@ -4,14 +4,14 @@ held-out pictures -> codes -> bits per token
 labels -> samples -> uint8 -> judge: are they what was asked for, do they look alike
 
 All figures are of pictures as a file would hold them, and N stands beside them.
+Several processes share pictures and samples, and all return the same figures.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from taming_jax import data
-from taming_jax.metrics import frechet
+from taming_jax.metrics import frechet, shares
 from taming_jax.metrics.judge import Judge
 from taming_jax.pretrained import PretrainedPrior
 from taming_jax.pretrained.drawing import draw
@@ -58,16 +58,22 @@ def evaluate_prior(
     if judge is None:
         return figures
     asked = np.arange(count, dtype=np.int32) % max(1, prior.vocabulary.classes)
-    features, predicted = [], []
-    for drawn in draw(prior, asked, seed=seed, batch_size=batch_size):
-        batch = judge(drawn)
-        features.append(batch[0])
-        predicted.append(batch[1])
-    drawn = frechet.fit_gaussian(np.concatenate(features))
+    width = seen["original_features"].shape[1]
+    shape = shares.rounds(count, batch_size), batch_size
+    features = np.zeros((*shape, width), np.float32)
+    is_right, mask = np.zeros(shape, bool), np.zeros(shape, bool)
+    starts = shares.batch_starts(count, batch_size)
+    batches = draw(prior, asked, seed=seed, batch_size=batch_size, starts=starts)
+    for n, (start, pictures) in enumerate(batches):
+        rows = slice(len(pictures))
+        features[n, rows], predicted = judge(pictures)
+        is_right[n, rows] = predicted == asked[start : start + len(pictures)]
+        mask[n, rows] = True
+    measured = shares.all_rows({"features": features, "is_right": is_right}, mask)
+    drawn = frechet.fit_gaussian(measured["features"])
     figures["samples"] = count
     if prior.vocabulary.classes:
-        right = np.concatenate(predicted) == asked
-        figures["label_accuracy"] = float(right.mean())
+        figures["label_accuracy"] = float(measured["is_right"].mean())
     originals = frechet.fit_gaussian(seen["original_features"])
     decoded = frechet.fit_gaussian(seen["decoded_features"])
     return figures | {
@@ -85,25 +91,24 @@ def _read_held_out(prior, held_out, batch_size, count, judge):
     """Mean nats per token of each picture, and what the judge makes of them all."""
     labelled = bool(prior.vocabulary.classes) or judge is not None
     keep = ("image", "label") if labelled else ("image",)
-    nlls, columns = [], {}
-    for batch in data.eval_batches(
+    columns = {}
+    for batch in shares.eval_batches(
         held_out, batch_size=batch_size, keep=keep, count=count
     ):
         codes = prior.vqgan.encode(from_uint8(batch["image"]))
         condition = batch["label"] if prior.vocabulary.classes else None
         logits = prior.logits(codes, condition)
-        nlls.append(np.asarray(_nll(logits, codes))[batch["mask"]])
-        if judge is None:
-            continue
-        decoded = to_uint8(prior.vqgan.decode(codes))
-        for name, pictures in (("original", batch["image"]), ("decoded", decoded)):
-            features, predicted = judge(pictures)
-            is_right = predicted == batch["label"]
-            for what, column in (("features", features), ("is_right", is_right)):
-                kept = columns.setdefault(f"{name}_{what}", [])
-                kept.append(column[batch["mask"]])
-    columns = {name: np.concatenate(parts) for name, parts in columns.items()}
-    return np.concatenate(nlls), columns
+        measured = {"mask": batch["mask"], "nll": np.asarray(_nll(logits, codes))}
+        if judge is not None:
+            decoded = to_uint8(prior.vqgan.decode(codes))
+            for name, pictures in (("original", batch["image"]), ("decoded", decoded)):
+                measured[f"{name}_features"], predicted = judge(pictures)
+                measured[f"{name}_is_right"] = predicted == batch["label"]
+        for name, values in measured.items():
+            columns.setdefault(name, []).append(values)
+    columns = {name: np.stack(parts) for name, parts in columns.items()}
+    columns = shares.all_rows(columns, columns.pop("mask"))
+    return columns.pop("nll"), columns
 
 
 @jax.jit

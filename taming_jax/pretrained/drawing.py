@@ -1,10 +1,10 @@
 """Many samples of a prior, a batch at a time: labels [N] -> uint8 pictures.
 
 Sample i is drawn with `fold_in(key(seed), i)`, so that the size of the batches does not
-matter and a longer list begins as a shorter one does.
+matter, nor who draws which of them, and a longer list begins as a shorter one does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
@@ -20,16 +20,18 @@ def draw(
     *,
     seed: int,
     batch_size: int,
+    starts: Iterable[int] | None = None,
     given: Codes | None = None,
     **settings,
-) -> Iterator[np.ndarray]:
-    """Pictures uint8 [b,H,W,C] of the labels in order, b at most `batch_size`.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(start, pictures uint8 [b,H,W,C] of the labels from there on), b <= `batch_size`.
 
     Args:
       prior: what draws.
       labels: int32 [N]; those of an unconditional prior only count.
       seed: of the samples.
       batch_size: how many are drawn at once.
+      starts: of the batches to be drawn; None: of all.
       given: int32 [h,w], codes that all samples have, -1 where they are drawn.
       settings: keywords of `PretrainedPrior.sample`; what is not given is as the recipe
         of the prior has it.
@@ -38,9 +40,9 @@ def draw(
     keys = sample_keys(jax.random.key(seed), len(labels))
     if given is not None:
         settings["given"] = np.broadcast_to(given, (batch_size, *given.shape))
-    for start in range(0, len(labels), batch_size):
+    for start in range(0, len(labels), batch_size) if starts is None else starts:
         # The last batch is filled up, so that nothing is compiled for its size.
         rows = np.minimum(np.arange(start, start + batch_size), len(labels) - 1)
         condition = labels[rows] if prior.class_names else None
         images = prior.generate(keys[rows], condition, **settings)
-        yield to_uint8(images)[: len(labels) - start]
+        yield start, to_uint8(images)[: len(labels) - start]

@@ -1,6 +1,7 @@
 """`sample`: what it leaves, and what it says of what cannot be drawn."""
 
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from taming_jax import cli, load_prior
 from taming_jax.data import read_square
 from taming_jax.pictures import LINE
+from taming_jax.pretrained import PretrainedPrior
 from taming_jax.units import from_uint8, to_uint8
 
 
@@ -60,6 +62,53 @@ def test_files_hold_the_same_pictures(output):
 def test_the_grid_has_a_row_for_every_class(output):
     with Image.open(output / "grid.png") as picture:
         assert picture.size == (3 * 16 + 4, 2 * (16 + LINE) + 2)
+
+
+REQUEST = ["--classes", "7,2", "--count", 3, "--seed", 5, "--guidance", 1.5]
+
+
+def test_what_is_missing_is_drawn_again_and_is_the_same(workdir, output, tmp_path):
+    """As after a kill; and it may be completed in batches of another size."""
+    shutil.copytree(output, tmp_path / "out")
+    for name in ("00001.png", "00004.png", "00005.png", "samples.npz", "grid.png"):
+        (tmp_path / "out" / name).unlink()
+    kept = (tmp_path / "out" / "00003.png").stat().st_mtime_ns
+    assert sample(workdir, tmp_path / "out", *REQUEST, "--batch_size", 3) == 0
+    assert (tmp_path / "out" / "00003.png").stat().st_mtime_ns > kept  # of its batch
+    assert names(tmp_path / "out") == names(output)
+    np.testing.assert_array_equal(samples(tmp_path / "out")[0], samples(output)[0])
+
+
+def test_what_is_complete_is_not_drawn_again(workdir, output, tmp_path, monkeypatch):
+    shutil.copytree(output, tmp_path / "out")
+    monkeypatch.setattr(PretrainedPrior, "generate", None)
+    assert sample(workdir, tmp_path / "out", *REQUEST, "--batch_size", 4) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--guidance", 3], r"another request \(guidance=1.5, now guidance=3.0\)"),
+        (["--seed", 6], r"another request \(seed=5, now seed=6\)"),
+        (["--classes", "7,3"], "another request .*labels"),
+    ],
+)
+def test_another_request_is_refused(workdir, output, capsys, flags, message):
+    before = names(output)
+    assert sample(workdir, output, *REQUEST, *flags) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert names(output) == before
+
+
+def test_what_is_no_part_of_it_is_not_overwritten(workdir, capsys, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert sample(workdir, tmp_path, *REQUEST) == 2
+    assert "is not an empty directory" in capsys.readouterr().err
+    assert names(tmp_path) == ["mine.txt"]
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
 
 
 def test_many_classes_stand_beside_each_other(workdir, tmp_path):
