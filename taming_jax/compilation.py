@@ -37,6 +37,8 @@ def keep_programs() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         directory = user_cache() / "programs" / _processor()
         jax.config.update("jax_compilation_cache_dir", str(directory))
+        # A start is made of dozens of programs that each take less than jax's second.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _processor() -> str:
