@@ -18,7 +18,7 @@ import numpy as np
 
 from taming_jax.training.checkpoints import Checkpoints
 from taming_jax.training.interrupts import Interrupts
-from taming_jax.training.mesh import batch_sharding
+from taming_jax.training.mesh import batch_sharding, replicated
 from taming_jax.training.progress import Progress
 from taming_jax.training.stage import Stage
 from taming_jax.training.state import TrainState
@@ -94,7 +94,8 @@ def train(
                 indices = batch.pop("index")
                 batch = _put(batch, mesh)
                 if step == 0 and stage.preview:
-                    for name, picture in stage.preview(state, batch).items():
+                    everywhere = jax.device_put(batch, replicated(mesh))
+                    for name, picture in stage.preview(state, everywhere).items():
                         writer.picture(step, name, picture)
                 state, metrics = stage.step(state, batch)
                 _read(stage, writer, progress, unread)

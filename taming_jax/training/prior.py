@@ -77,7 +77,7 @@ def make_prior_stage(
     evaluate = jit(
         _make_evaluate(gathering, vocabulary, tokenizer), out_shardings=shared
     )
-    draw = _make_draw(tokenizer, class_names)
+    draw = _make_draw(tokenizer, class_names, shared)
     reads = ("codes",) if from_codes else ("image",)
     return Stage(
         name="prior",
@@ -235,9 +235,9 @@ def _make_preview(tokenizer: Tokenizer, draw):
     return preview
 
 
-def _make_draw(tokenizer: Tokenizer, class_names: Sequence[str]):
+def _make_draw(tokenizer: Tokenizer, class_names: Sequence[str], shared):
     """`draw(codes, labels)`: one picture of them all, decoded and named."""
-    decode = jit(tokenizer.decode)
+    decode = jit(tokenizer.decode, out_shardings=shared)
 
     def draw(codes, labels) -> np.ndarray:
         decoded = units.to_uint8(decode(tokenizer.variables, codes))
