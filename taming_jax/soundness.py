@@ -14,6 +14,7 @@ protection against malice.
     STEP/metrics  validation metrics, as Orbax writes them
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
 # What reading a damaged checkpoint raises: of whatever kind its reader stumbles over.
 READING_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError,
@@ -66,13 +68,16 @@ class Record(NamedTuple):
 
 
 def record_of(state: Any, metrics: Mapping[str, float] | None = None) -> Record:
-    """The record of a pytree of arrays, which may be spread over processes."""
-    sums = jax.device_get({path: _digest(leaf) for path, leaf in _named(state)})
+    """The record of a pytree of arrays; all processes that they are spread over ask."""
+    leaves = dict(_named(state))
+    parts = jax.device_get([_parts(leaf) for leaf in leaves.values()])
+    sums = np.array([np.sum(part, axis=0, dtype=np.uint32) for part in parts])
+    if not all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves.values()):
+        everyones = multihost_utils.process_allgather(sums)  # [P, arrays, 2]
+        sums = everyones.sum(axis=0, dtype=np.uint32)
     arrays = {
-        path: Array(
-            str(leaf.dtype), tuple(leaf.shape), "".join(f"{s:08x}" for s in sums[path])
-        )
-        for path, leaf in _named(state)
+        path: Array(str(leaf.dtype), tuple(leaf.shape), f"{first:08x}{second:08x}")
+        for (path, leaf), (first, second) in zip(leaves.items(), sums, strict=True)
     }
     return Record(arrays, dict(metrics or {}))
 
@@ -176,23 +181,47 @@ def _read(directory: epath.Path, paths: set[str]) -> dict[str, np.ndarray]:
     return {path: read[path] for path in paths}
 
 
-@jax.jit
-def _digest(array: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two uint32: sums over the values, each mixed with its place.
+def _parts(array: jax.Array | np.ndarray) -> list[jax.Array]:
+    """The sums of the parts that lie here, of copies the first; each where it lies.
+
+    No device waits for another: so many small programs that all have to meet would be
+    too many for some backends.
+    """
+    if not isinstance(array, jax.Array):
+        return [_sums(array, (0,) * array.ndim, array.shape)]
+    none = jnp.zeros(2, jnp.uint32)
+    return [none] + [
+        _sums(part.data, tuple(s.start or 0 for s in part.index), array.shape)
+        for part in array.addressable_shards
+        if part.replica_id == 0
+    ]
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _sums(
+    array: jax.Array, begin: tuple[int, ...], shape: tuple[int, ...]
+) -> jax.Array:
+    """uint32 [2]: two sums over the values, each mixed with its place.
 
     For a given place the mixing is one to one, so one changed value always changes the
     first sum; more than one escape both with a chance of 2^-64.
+
+    Args:
+      array: a part of an array.
+      begin: where in that it begins, along each axis.
+      shape: of the whole.
     """
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
     bits = jnp.dtype(f"uint{8 * array.dtype.itemsize}")
     values = jax.lax.bitcast_convert_type(array, bits).astype(jnp.uint32)
     places = jnp.zeros(array.shape, jnp.uint32)
-    for axis, size in enumerate(array.shape):
+    for axis, size in enumerate(shape):
         along = jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
-        places = places * jnp.uint32(size) + along
+        places = places * jnp.uint32(size) + along + jnp.uint32(begin[axis])
     mixed = _mix(values ^ _mix(places + 1))
-    return mixed.sum(dtype=jnp.uint32), (mixed * (2 * places + 1)).sum(dtype=jnp.uint32)
+    sums = mixed, mixed * (2 * places + 1)
+    return jnp.stack([each.sum(dtype=jnp.uint32) for each in sums])
 
 
 def _mix(x: jax.Array) -> jax.Array:

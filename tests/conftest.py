@@ -1,9 +1,11 @@
 """What every test runs on: one CPU device, and compilations remembered between runs.
 
-A test marked `devices(n)` runs in a process of its own that has n simulated devices;
-all others see one, which keeps them quick.
+Tests marked `devices(n)` run in a process that has n simulated devices, those of a file
+together, so that they share what they compile; all others see one, which keeps them
+quick.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -33,18 +35,28 @@ def pytest_pyfunc_call(pyfuncitem):
     count = _devices_elsewhere(pyfuncitem)
     if not count:
         return None  # pytest's own way
+    together = tuple(
+        item.nodeid
+        for item in pyfuncitem.session.items
+        if item.path == pyfuncitem.path and _devices_elsewhere(item) == count
+    )
+    finished = _run_elsewhere(together, count, pyfuncitem.config.rootpath)
+    if f"PASSED {pyfuncitem.nodeid}" not in finished.stdout.splitlines():
+        pytest.fail(finished.stdout + finished.stderr, pytrace=False)
+    return True
+
+
+@functools.cache
+def _run_elsewhere(tests: tuple[str, ...], count: int, root: Path):
     flags = f"--xla_force_host_platform_device_count={count}"
-    finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", pyfuncitem.nodeid],
-        cwd=pyfuncitem.config.rootpath,
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rp", *tests],
+        cwd=root,
         env=os.environ | {"XLA_FLAGS": flags, "TAMING_JAX_TEST_DEVICES": str(count)},
         capture_output=True,
         text=True,
         check=False,
     )
-    if finished.returncode:
-        pytest.fail(finished.stdout + finished.stderr, pytrace=False)
-    return True
 
 
 def _devices_elsewhere(item) -> int:
