@@ -6,7 +6,7 @@ say lines of JSON:
     to the switchboard                     from it, to all
     ["join", process, processes, place]
     ["give", name, value, seconds]         ["all", name, [value of 0, of 1, ...]]
-    ["stop", signal]                       ["stop", signal], once
+    ["stop", signal, n]                    ["stop", signal, n], once for each n
     ["end", code, reason]                  ["end", code, reason], the first one only
     ["leave"]
     a connection that breaks               ["end", 1, "process 1 (...) is gone"]
@@ -61,6 +61,7 @@ class Line:
         self._rounds = Counter()  # how often each name was gathered
         self._points = 0  # how many stop points have been passed
         self._signal = self._stop_at = None
+        self._stops = 0  # how often all have stopped
         self._left = False
         place = f"{platform.node()}, pid {os.getpid()}"
         self._say("join", process, processes, place)
@@ -84,13 +85,17 @@ class Line:
         that none has passed.
         """
         if wish and self._signal is None:
-            self._say("stop", wish)
+            self._say("stop", wish, self._stops + 1)
             with self._news:
                 self._news.wait_for(lambda: self._signal is not None)
         with self._news:
             self._news.wait_for(lambda: self._signal is None or self._stop_at)
             self._points += 1
-            return self._signal if self._points == self._stop_at else 0
+            if self._points != self._stop_at:
+                return 0
+            stop, self._signal, self._stop_at = self._signal, None, None
+            self._stops += 1
+            return stop
 
     def end(self, code: int, reason: str) -> NoReturn:
         """Ends all processes; the line that is printed is that of the first to call."""
@@ -119,8 +124,9 @@ class Line:
                     self._hear(*content)
                 case "stop":
                     with self._news:
-                        self._signal = content[0]
-                        self._say("give", _STOP, self._points, _STOP_SECONDS)
+                        self._signal, n = content
+                        key = f"{_STOP} ({n})"
+                        self._say("give", key, self._points, _STOP_SECONDS)
                         self._news.notify_all()
                 case "end":
                     self._exit(*content)
@@ -133,7 +139,7 @@ class Line:
 
     def _hear(self, name: str, values: list) -> None:
         with self._news:
-            if name == _STOP:
+            if name.startswith(_STOP):
                 self._stop_at = max(values) + 1
             else:
                 self._gathered[name] = values

@@ -34,7 +34,7 @@ class Switchboard:
         self._given: dict[str, dict[int, Any]] = {}
         self._timers: dict[str, threading.Timer] = {}
         self._left: set[int] = set()
-        self._stopping, self._ending = False, None
+        self._stops, self._ending = 0, None
         self._others_are_gone = threading.Event()
         both = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both else socket.AF_INET
@@ -100,8 +100,8 @@ class Switchboard:
         match kind:
             case "give":
                 self._give(process, *content)
-            case "stop" if not self._stopping:
-                self._stopping = True
+            case "stop" if content[1] > self._stops:
+                self._stops = content[1]
                 self._tell("stop", *content)
             case "end":
                 self._end(*content)

@@ -50,14 +50,13 @@ def train(
 
     A run in which nothing happens for `stall_seconds` is ended by `Watchdog`.
     """
-    run = stage.run
+    run, stage = stage.run, _on_mesh(stage, mesh)
     with (
         Checkpoints(
             stage_dir / "checkpoints", keep=run.keep_checkpoints, best=stage.best
         ) as checkpoints,
         Interrupts() as interrupts,
         Watchdog(run.stall_seconds) as watchdog,
-        jax.set_mesh(mesh),
     ):
         state = _begin_or_continue(stage, checkpoints)
         start = int(state.step)
@@ -86,6 +85,7 @@ def train(
                 if new and due:
                     # First its metrics: a run that goes on from here does not log them.
                     unread = _read(stage, writer, progress, unread)
+                    writer.flush()
                     checkpoints.save(step, state, validation)
                 if stop:
                     break
@@ -107,6 +107,23 @@ def train(
         print(f"{how_far}; the same command continues", file=sys.stderr)
         raise SystemExit(128 + interrupts.signal)
     return state
+
+
+def _on_mesh(stage: Stage, mesh: jax.sharding.Mesh) -> Stage:
+    """The stage, all of it computed on the mesh.
+
+    What else is computed here, sums over checkpoints, concerns one device at a time.
+    """
+
+    def on_mesh(function):
+        def call(*arguments):
+            with jax.set_mesh(mesh):
+                return function(*arguments)
+
+        return function and call
+
+    names = ("init", "step", "evaluate", "show", "preview")
+    return stage._replace(**{name: on_mesh(getattr(stage, name)) for name in names})
 
 
 def _begin_or_continue(stage: Stage, checkpoints: Checkpoints) -> TrainState:
