@@ -5,9 +5,11 @@ Pictures are uint8 [N, H, W, C] with C 1 or 3 (`units.to_uint8` makes them).
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+from etils import epath
+
+from taming_jax.files import whole_file
 
 GAP = 2  # pixels of white between the pictures of a grid
 LINE = 11  # pixels of a line of text, in the font that Pillow always has
@@ -61,13 +63,12 @@ def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
     """Writes uint8 [H, W, C]; the file is there whole or not at all."""
     from PIL import Image
 
-    path = Path(path)
+    path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
     if picture.shape[-1] == 1:
         picture = picture[..., 0]
-    Image.fromarray(picture).save(unfinished, format="png")
-    unfinished.replace(path)
+    with whole_file(path) as file:
+        Image.fromarray(picture).save(file, format="png")
 
 
 def read_png(path: str | os.PathLike) -> np.ndarray:

@@ -27,6 +27,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from taming_jax import soundness
+from taming_jax.files import located, reached, whole_file, write_json
 from taming_jax.soundness import DamagedError
 
 Best = tuple[str, str]  # a metric and 'max' or 'min'
@@ -79,12 +80,12 @@ def find(path: str | PurePath, stage: str) -> epath.Path:
       stage: "vqgan" or "prior".
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if there is none, or a bucket cannot be looked into.
     """
     directory = _directory(path, stage)
     if directory is not None:
         return directory
-    there = _located(path).exists() or str(path) in bundled()
+    there = located(path).exists() or str(path) in bundled()
     state = f"it has no trained {stage}" if there else "it does not exist"
     names = ", ".join(bundled())
     raise ValueError(
@@ -139,7 +140,7 @@ def read_checkpoint(
     Raises:
       ValueError: if there is no checkpoint, or none that is sound.
     """
-    directory = _located(stage_dir) / "checkpoints"
+    directory = located(stage_dir) / "checkpoints"
     if not directory.is_dir():
         raise ValueError(f"{stage_dir} has no checkpoints: is it a run's directory?")
     steps = soundness.steps_in(directory)
@@ -188,13 +189,12 @@ def write(
     for name, array in flatten_dict(dict(model.variables), sep="/").items():
         kept = name.startswith(("params/quantizer/", "codebook/"))
         arrays[name] = array if kept else _rounded(name, array, dtype)
-    directory = _located(directory)
+    directory = located(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "weights.npz").open("wb") as file:
+    with whole_file(directory / "weights.npz") as file:
         np.savez(file, **arrays)
     about = {"stage": model.stage, "step": model.step, "card": dict(card)}
-    record = json.dumps({**model.record, **about}, indent=2)
-    (directory / "config.json").write_text(record + "\n")
+    write_json(directory / "config.json", {**model.record, **about})
 
 
 def codes_fingerprint(settings: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
@@ -221,19 +221,14 @@ def codes_fingerprint(settings: Mapping[str, Any], variables: Mapping[str, Any])
 
 
 def _directory(path: str | PurePath, stage: str) -> epath.Path | None:
-    given = _located(path)
-    if not given.exists() and str(path) in bundled():
-        given = ASSETS / str(path)
-    for directory in (given / stage, given):
-        if (directory / "config.json").exists() and _holds(directory, stage):
-            return directory
+    given = located(path)
+    with reached(given, "the model"):
+        if not given.exists() and str(path) in bundled():
+            given = ASSETS / str(path)
+        for directory in (given / stage, given):
+            if (directory / "config.json").exists() and _holds(directory, stage):
+                return directory
     return None
-
-
-def _located(path: str | PurePath) -> epath.Path:
-    """An absolute path; a bucket's is that already, and etils would break it."""
-    given = epath.Path(path).expanduser()
-    return given if "://" in str(given) else given.absolute()
 
 
 def _holds(directory: epath.Path, stage: str) -> bool:

@@ -12,7 +12,8 @@ PACKAGE = ROOT / "taming_jax"
 
 # From the ground up; neighbours on one floor may know each other.
 FLOORS = (
-    {"compilation", "pictures", "processes", "soundness", "units", "user_cache"},
+    {"compilation", "files", "pictures", "processes", "soundness", "units"}
+    | {"user_cache"},
     {"models"},
     {"conditions", "losses", "sampling", "stored"},
     {"data", "interop", "metrics", "pretrained", "training"},

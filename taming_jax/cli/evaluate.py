@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures, prints a table, writes evaluation.json."""
     from taming_jax import data, load_prior, load_vqgan, processes
-    from taming_jax.training.workdir import write_json
+    from taming_jax.files import write_json
 
     arguments.start_processes(args)
     load = {"vqgan": load_vqgan, "prior": load_prior}[args.stage]

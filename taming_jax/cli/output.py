@@ -6,7 +6,9 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from taming_jax.files import in_bucket, write_json
 
 REQUEST = "request.json"
 
@@ -16,9 +18,10 @@ def new_directory(path: str | Path) -> Iterator[Path]:
     """A directory to fill; it gets its name when the block ends without an error.
 
     Raises:
-      ValueError: if something is there already: nothing is ever overwritten.
+      ValueError: if something is there already, for nothing is ever overwritten; or if
+        it is in a bucket, where directories cannot be renamed.
     """
-    path = Path(path).expanduser()
+    path = _on_disk(path)
     _check_new(path)
     unfinished = path.with_name(f".{path.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed
@@ -46,7 +49,7 @@ class PartsDirectory:
     """
 
     def __init__(self, path: str | Path, request: Mapping[str, Any]):
-        self.path = Path(path).expanduser()
+        self.path = _on_disk(path)
         self._request = json.loads(json.dumps(request))
         there = self.path / REQUEST
         if there.exists():
@@ -65,19 +68,18 @@ class PartsDirectory:
         processes.barrier("the first picture", seconds=24 * 3600)
         if processes.is_first() and not (self.path / REQUEST).exists():
             self.path.mkdir(parents=True, exist_ok=True)
-            with whole_file(self.path / REQUEST) as file:
-                file.write(json.dumps(self._request).encode())
+            write_json(self.path / REQUEST, self._request)
         processes.barrier("the directory")
         yield from itertools.chain(first, parts)
 
 
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which is there whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.part")
-    with unfinished.open("wb") as file:
-        yield file
-    unfinished.replace(path)
+def _on_disk(path: str | Path) -> Path:
+    if in_bucket(path):
+        raise ValueError(
+            f"{path} is in a bucket; what is made here goes to a disk of this machine: "
+            "name a directory of it, and copy that"
+        )
+    return Path(path).expanduser()
 
 
 def _check_new(path: Path) -> None:

@@ -14,7 +14,8 @@ that one would write.
 import argparse
 
 from taming_jax.cli import arguments
-from taming_jax.cli.output import PartsDirectory, whole_file
+from taming_jax.cli.output import PartsDirectory
+from taming_jax.files import whole_file
 
 KEPT = {"top": (0.0, 0.0, 1.0, 0.5), "left": (0.0, 0.0, 0.5, 1.0)}
 

@@ -8,11 +8,13 @@ the picture's longer side only. Of validation pictures the centre is kept.
 """
 
 import argparse
+import contextlib
 import time
-from pathlib import Path
+from pathlib import PurePath
 
 from taming_jax.cli import arguments
 from taming_jax.cli.output import new_directory
+from taming_jax.files import in_bucket, located
 
 _SECONDS = 10.0  # between two lines of progress
 
@@ -55,13 +57,15 @@ def run(args: argparse.Namespace) -> None:
         grid=(size // vqgan.stride,) * 2,
         image_size=size,
     )
-    directory = Path(args.workdir).expanduser() / "codes"
+    directory = located(args.workdir) / "codes"
     if _are_there(directory, about):
         print(f"nothing to do: {directory} has these codes already")
         return
     total = len(sources["train"]) * views.count + len(sources["val"])
     print(f"{total:,} pictures to {directory}", flush=True)
-    with new_directory(directory) as unfinished:
+    # In a bucket codes.json comes last, and without it there are no codes.
+    whole = contextlib.nullcontext if in_bucket(directory) else new_directory
+    with whole(directory) as unfinished:
         encode = _encoder(vqgan, args.batch_size, size)
         write_codes(
             unfinished,
@@ -108,7 +112,7 @@ def _views(args: argparse.Namespace, source):
     return views
 
 
-def _are_there(directory: Path, about) -> bool:
+def _are_there(directory: PurePath, about) -> bool:
     """Whether the directory has these codes; raises ValueError if it has others."""
     from taming_jax.data.codes import read_description
 

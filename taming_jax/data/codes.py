@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from taming_jax.data.listing import in_bucket, reached
 from taming_jax.data.source import BadRecords, Field, UnreadableError, is_mirrored
+from taming_jax.files import in_bucket, reached
 
 # Draws that lead to the first, the middle and the last of any number of places.
 _FIRST, _MIDDLE, _LAST = 0.0, *np.nextafter(np.float32([0.5, 1]), np.float32(0))

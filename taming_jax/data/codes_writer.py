@@ -20,9 +20,9 @@ from etils import epath
 from numpy.lib.format import open_memmap
 
 from taming_jax.data.codes import Views, views_of
-from taming_jax.data.listing import in_bucket
 from taming_jax.data.pipeline import ordered_batches
 from taming_jax.data.source import Source
+from taming_jax.files import in_bucket, write_json
 from taming_jax.units import Codes
 
 SHARD = 1 << 16  # pictures in a file: ImageNet makes 20, of 335 MB for ten views
@@ -111,8 +111,7 @@ def write_codes(
             codes = np.asarray(encode(batch["image"]))
             progress(writer.add(codes, batch.get("label"), batch["mask"]))
         unreadable[split] = sorted(writer.unreadable)
-    record = json.dumps({**about, "unreadable": unreadable}, indent=2)
-    (directory / "codes.json").write_text(record + "\n")
+    write_json(directory / "codes.json", {**about, "unreadable": unreadable})
 
 
 def _copy(here: epath.Path, directory: epath.Path) -> None:

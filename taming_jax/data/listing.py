@@ -7,7 +7,6 @@ some of the files, which data set this is: the same pictures in another place ar
 same data.
 """
 
-import contextlib
 import hashlib
 import itertools
 import os
@@ -19,7 +18,8 @@ from typing import NamedTuple
 
 from etils import epath
 
-from taming_jax.data.decoding import SUFFIXES, reason
+from taming_jax.data.decoding import SUFFIXES
+from taming_jax.files import in_bucket, located, reached
 
 _SIZES = 1024  # files whose sizes enter the identity: of millions it would take minutes
 _AT_ONCE = 32  # questions to a bucket, which takes a while to answer each
@@ -45,7 +45,7 @@ def find(path: str | PurePath, key: str) -> Found:
             f"{key} is {path!r}; it is a directory of pictures or a .txt list of "
             f"files: set {key} to a path"
         )
-    given = _located(path)
+    given = located(path)  # so that a list's relative and absolute lines compare
     with reached(given, key):
         if given.is_dir():
             found = _in_directory(given)
@@ -135,37 +135,6 @@ class Files:
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             names = self._names[:: -(-len(self._names) // _SIZES)]
             return list(threads.map(size, names))
-
-
-def in_bucket(path: epath.Path) -> bool:
-    """Whether a path is of a bucket (gs://) and not of this machine."""
-    return "://" in str(path)
-
-
-@contextlib.contextmanager
-def reached(path: epath.Path, key: str) -> Iterator[None]:
-    """Looks into `path`, which is what `key` says.
-
-    Raises:
-      ValueError: if it is in a bucket and something fails, for want of permission
-        mostly; the kind of the error depends on what reads buckets here.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, ValueError) or not in_bucket(path):
-            raise
-        raise ValueError(
-            f"{key} is {str(path)!r}, which cannot be reached: {reason(error)}; the "
-            "account that this runs as has to be allowed to list and to read it "
-            "(roles/storage.objectViewer on the bucket)"
-        ) from error
-
-
-def _located(path: str | PurePath) -> epath.Path:
-    """An absolute path, so that a list's relative and absolute lines compare."""
-    given = epath.Path(path).expanduser()
-    return given if in_bucket(given) else given.absolute()
 
 
 def _in_directory(root: epath.Path) -> Found:

@@ -7,14 +7,17 @@ string that says what the file is and where the numbers came from:
     metadata {"format": "taming_jax.perceptual", "version": 1, "source": ...}
 """
 
+import io
 import json
 import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from taming_jax.files import whole_file
 from taming_jax.models.perceptual import STAGES
 from taming_jax.user_cache import user_cache
 
@@ -27,7 +30,7 @@ def load_perceptual(path: str | os.PathLike | None = None) -> dict:
     Raises ValueError, in one line, where there is no such file or it is another kind
     of file.
     """
-    path = Path(path) if path else default_path()
+    path = epath.Path(path or default_path())
     if not path.exists():
         raise ValueError(
             f"no perceptual weights at {path}: convert torchvision's VGG16 and the "
@@ -50,19 +53,14 @@ def save_perceptual(path: str | os.PathLike, params: dict, source: str = "") -> 
     """Write the weights to `path`, whole or not at all; `source`: whence they are."""
     if problem := _problem(params):
         raise ValueError(f"these are no weights of LPIPS: {problem}")
-    path = Path(path)
+    path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = {
         name: np.asarray(array, np.float32)
         for name, array in flatten_dict(params, sep="/").items()
     }
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, metadata=json.dumps(FORMAT | {"source": source}), **flat)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, metadata=json.dumps(FORMAT | {"source": source}), **flat)
 
 
 def default_path() -> Path:
@@ -70,14 +68,14 @@ def default_path() -> Path:
     return user_cache() / "perceptual.npz"
 
 
-def _read(path: Path) -> tuple[dict, dict]:
+def _read(path: epath.Path) -> tuple[dict, dict]:
     """Return the file's tree of arrays and its metadata; runs nothing it contains."""
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise zipfile.BadZipFile
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as arrays:
-            flat = {name: arrays[name] for name in arrays.files}
+    file = io.BytesIO(path.read_bytes())
+    if not zipfile.is_zipfile(file):
+        raise zipfile.BadZipFile
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as arrays:
+        flat = {name: arrays[name] for name in arrays.files}
     metadata = json.loads(str(flat.pop("metadata")))
     return unflatten_dict(flat, sep="/"), metadata
 
@@ -103,7 +101,7 @@ def _shapes(widths: list[tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _other_kind(path: Path, reason: str) -> str:
+def _other_kind(path: epath.Path, reason: str) -> str:
     return (
         f"{path} does not hold perceptual weights: {reason}; give another file as "
         "config.vqgan.perceptual_weights, or remove this one"

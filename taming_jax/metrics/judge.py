@@ -18,19 +18,19 @@ import io
 import json
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 import optax
+from etils import epath
 from flax import traverse_util
 
 from taming_jax import data
 from taming_jax.compilation import jit
+from taming_jax.files import whole_file, write_json
 from taming_jax.models.convolution import space_to_depth
-from taming_jax.training.workdir import write_json
 from taming_jax.units import Images, from_uint8
 
 
@@ -90,7 +90,8 @@ def judge_of(train, held_out, *, directory, seed=0, recipe=Recipe()) -> Judge:
         }
     )
     network = Network(len(classes), recipe)
-    kept = _load(network, Path(directory))
+    directory = epath.Path(directory)
+    kept = _load(network, directory)
     if kept is not None and kept.card["identity"] == identity:
         return kept
     judge = Judge(network, _train(network, train, seed), {})
@@ -101,7 +102,7 @@ def judge_of(train, held_out, *, directory, seed=0, recipe=Recipe()) -> Judge:
         "classes": classes,
         "identity": identity,
     }
-    return _save(dataclasses.replace(judge, card=card), Path(directory))
+    return _save(dataclasses.replace(judge, card=card), directory)
 
 
 class Network(nn.Module):
@@ -180,17 +181,18 @@ def _accuracy(judge, source, batch_size) -> tuple[float, int]:
     return right / count, count
 
 
-def _save(judge: Judge, directory: Path) -> Judge:
+def _save(judge: Judge, directory: epath.Path) -> Judge:
     """The digest in the card tells weights of an interrupted save from sound ones."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = directory / "weights.npz"
-    np.savez(weights, **traverse_util.flatten_dict(judge.params, sep="/"))
+    with whole_file(weights) as file:
+        np.savez(file, **traverse_util.flatten_dict(judge.params, sep="/"))
     card = {**judge.card, "weights_sha256": _digest(weights.read_bytes())}
     write_json(directory / "judge.json", card)
     return dataclasses.replace(judge, card=card)
 
 
-def _load(network: Network, directory: Path) -> Judge | None:
+def _load(network: Network, directory: epath.Path) -> Judge | None:
     """The judge in the directory; None if there is none, or not all of one."""
     paths = directory / "judge.json", directory / "weights.npz"
     if not all(path.exists() for path in paths):

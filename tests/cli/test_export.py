@@ -10,8 +10,8 @@ import tiny_run
 
 import taming_jax
 from taming_jax import cli, stored
+from taming_jax.files import write_json
 from taming_jax.training.checkpoints import Checkpoints
-from taming_jax.training.workdir import write_json
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,7 @@ def test_figures_of_other_weights_are_left_out(workdir, tmp_path):
             "dtype is 'bfloat16'; weights are kept as float16 or",
         ),
         (["--workdir", "nowhere"], "no model at 'nowhere': it does not exist"),
+        (["--output", "gs://bucket/out"], "out is in a bucket; what is made here goes"),
     ],
 )
 def test_what_cannot_be_done_leaves_nothing_behind(

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import tiny_run
+from bucket import stand_in
 from PIL import Image
 
 import taming_jax
@@ -104,6 +105,16 @@ def test_batch_size_changes_no_code(workdir, tmp_path):
     one, two = (open_codes(place).read(np.arange(24), None, ["codes"])
                 for place in (workdir, other))  # fmt: skip
     np.testing.assert_array_equal(one["codes"], two["codes"])
+
+
+def test_codes_in_a_bucket_are_those_on_a_disk(workdir, tmp_path):
+    with stand_in(tmp_path / "cloud") as bucket:
+        shutil.copytree(workdir, bucket.local / "run")
+        for place in (workdir, bucket.path / "run"):
+            assert tokenize(place) == 0
+        for path in (workdir / "codes").rglob("*.*"):
+            there = bucket.local / "run" / path.relative_to(workdir)
+            assert there.read_bytes() == path.read_bytes()
 
 
 def test_it_says_how_far_it_is(workdir, capsys):

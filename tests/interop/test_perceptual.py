@@ -3,6 +3,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from bucket import stand_in
 from golden import golden
 from numpy.testing import assert_array_equal
 
@@ -28,6 +29,13 @@ def cache(tmp_path, monkeypatch):
 def test_what_was_saved_is_loaded(params, tmp_path):
     save_perceptual(tmp_path / "weights.npz", params)
     loaded = load_perceptual(tmp_path / "weights.npz")
+    jax.tree.map(assert_array_equal, loaded, params)
+
+
+def test_a_bucket_may_hold_them(params, tmp_path):
+    with stand_in(tmp_path) as bucket:
+        save_perceptual(bucket.path / "weights.npz", params)
+        loaded = load_perceptual("gs://bucket/weights.npz")
     jax.tree.map(assert_array_equal, loaded, params)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from bucket import stand_in
 
 from taming_jax import data
 from taming_jax.data import BadRecords, Field
@@ -71,6 +72,15 @@ def test_it_is_trained_once(kept, monkeypatch):
     again = judge_of(Shades(50), Shades(11), directory=directory, recipe=QUICK)
     assert again.card == judge.card
     jax.tree.map(np.testing.assert_array_equal, again.params, judge.params)
+
+
+def test_it_may_be_kept_in_a_bucket(tmp_path, monkeypatch):
+    few = Shades(5), Shades(4)
+    with stand_in(tmp_path):
+        judge = judge_of(*few, directory="gs://bucket/judge", recipe=QUICK)
+        monkeypatch.setattr(data, "train_batches", None)  # training again would fail
+        again = judge_of(*few, directory="gs://bucket/judge", recipe=QUICK)
+    assert again.card == judge.card
 
 
 @pytest.mark.parametrize(
