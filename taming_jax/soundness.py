@@ -14,11 +14,12 @@ protection against malice.
     STEP/metrics  validation metrics, as Orbax writes them
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+
+from taming_jax import files
 
 # What reading a damaged checkpoint raises: of whatever kind its reader stumbles over.
 READING_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError,
@@ -101,7 +104,7 @@ def read_record(checkpoint: epath.Path) -> Record:
     Raises:
       DamagedError: if it does not, or it disagrees with itself or with the metrics.
     """
-    try:
+    with _damage_named(checkpoint):
         content = json.loads((checkpoint / "record" / "metadata").read_text())
         written = content.pop("sha256")
         metrics = json.loads((checkpoint / "metrics" / "metrics").read_text())
@@ -111,10 +114,6 @@ def read_record(checkpoint: epath.Path) -> Record:
             path: Array(dtype, tuple(shape), digest)
             for path, (dtype, shape, digest) in content["arrays"].items()
         }
-    except PermissionError:
-        raise
-    except READING_ERRORS as error:
-        raise DamagedError(f"{checkpoint}: {error}") from error
     return Record(arrays, metrics)
 
 
@@ -147,12 +146,8 @@ def read_arrays(
       DamagedError: naming the first array that is not what was saved.
     """
     paths = set(paths)
-    try:
+    with _damage_named(checkpoint):
         read = _read(checkpoint / "state", paths)
-    except PermissionError:
-        raise
-    except READING_ERRORS as error:
-        raise DamagedError(f"{checkpoint}: {error}") from error
     now = record_of(read).arrays
     odd = sorted(path for path in paths if now.get(path) != record.arrays[path])
     if odd:
@@ -162,6 +157,17 @@ def read_arrays(
     return read
 
 
+@contextlib.contextmanager
+def _damage_named(checkpoint: epath.Path) -> Iterator[None]:
+    """Not being let to it, by permissions or the network, is no damage."""
+    try:
+        yield
+    except READING_ERRORS as error:
+        if isinstance(error, PermissionError) or files.unanswered(error, checkpoint):
+            raise
+        raise DamagedError(f"{checkpoint}: {error}") from error
+
+
 def _read(directory: epath.Path, paths: set[str]) -> dict[str, np.ndarray]:
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
@@ -169,7 +175,7 @@ def _read(directory: epath.Path, paths: set[str]) -> dict[str, np.ndarray]:
     )
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
-        saved = reader.metadata(directory).item_metadata.tree
+        saved = handler.metadata(directory).tree  # the reader's would hide its errors
         wanted = jax.tree.map_with_path(
             lambda path, leaf: leaf if _name(path) in paths else ocp.PLACEHOLDER, saved
         )
