@@ -32,13 +32,14 @@ class Bucket:
       path: gs://bucket.
       local: the directory behind it.
       forbidden: set to True, the account may do nothing with it.
+      cut_off: set to True, the same of arrays alone, which are reached on another way.
     """
 
     def __init__(self, directory: Path):
         self.path = epath.Path("gs://bucket")
         self.local = directory / "bucket"
         self.local.mkdir(parents=True)
-        self.forbidden = False
+        self.forbidden = self.cut_off = False
 
 
 @contextlib.contextmanager
@@ -47,7 +48,7 @@ def stand_in(directory: Path) -> Iterator[Bucket]:
     bucket = Bucket(directory)
     server = ThreadingHTTPServer(("localhost", 0), _Requests)
     server.bucket = bucket
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     address = f"http://localhost:{server.server_port}"
     # Orbax asks what kind of bucket it is, with a package that nothing else needs.
     asked = types.ModuleType("google.cloud.storage")
@@ -211,7 +212,7 @@ class _Requests(BaseHTTPRequestHandler):
         return {"name": name, "generation": generation, "size": str(stat.st_size)}
 
     def _answer(self, code: int, content: bytes | dict = b""):
-        if self.server.bucket.forbidden:
+        if self.server.bucket.forbidden or self.server.bucket.cut_off:
             code, content = 403, {"error": {"code": 403, "message": "no access"}}
         self.send_response(code)
         if code == 206:

@@ -8,11 +8,12 @@ into the run's directory until all of it is right.
 
 import contextlib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from taming_jax import data, processes
 from taming_jax.training import loop, recipe, workdir
@@ -26,20 +27,21 @@ from taming_jax.training.vqgan import make_vqgan_stage
 SPLITS = ("train", "val")
 
 
-def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> None:
+def run(config: Mapping[str, Any], stage_name: str, directory: str | PurePath) -> None:
     """Trains a stage of a recipe card in `directory`, or goes on with it.
 
     Raises:
       ValueError: for everything that would go wrong later.
       FloatingPointError, SystemExit: as `loop.train`.
+      OSError, RuntimeError: as `workdir.storage_explained`.
     """
-    config = recipe.plain(config)
+    config, directory = recipe.plain(config), epath.Path(directory)
     for section in ("seed", "data", stage_name, "mesh"):
         if section not in config:
             raise ValueError(f"the recipe card has no config.{section}: it needs one")
     mesh = create_mesh(recipe.mesh_from_config(config["mesh"]))
     print(describe_devices(mesh), flush=True)
-    stage, sources = STAGES[stage_name](config, mesh, Path(directory))
+    stage, sources = STAGES[stage_name](config, mesh, directory)
     share, shares = data_share(mesh, stage.run.batch_size)
     batching = {
         "batch_size": stage.run.batch_size,
@@ -58,7 +60,7 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> No
         return data.eval_batches(sources["val"], count=count, **batching)
 
     next(train_batches(0))  # too few pictures, or none that can be read: now, not later
-    stage_dir = Path(directory) / stage.name
+    stage_dir = directory / stage.name
     identity = {split: source.identity for split, source in sources.items()}
     processes.same_everywhere("data", identity)
     processes.same_everywhere("tokenizer", dict(stage.facts))
@@ -67,6 +69,7 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | Path) -> No
     if beginning and not (stage_dir / "config.json").exists():
         read_params(beginning, stage.abstract.params, stage.name)  # or refused here
     with contextlib.ExitStack() as held:
+        held.enter_context(workdir.storage_explained(stage_dir))
         if processes.is_first():
             held.enter_context(workdir.claimed(stage_dir))
             changes = workdir.check_and_record(
@@ -93,12 +96,12 @@ def data_share(mesh: jax.sharding.Mesh, batch_size: int) -> tuple[int, int]:
     return shares.index(tuple(sorted(rows[jax.process_index()]))), len(shares)
 
 
-def _vqgan(config: Mapping, mesh: jax.sharding.Mesh, directory: Path):
+def _vqgan(config: Mapping, mesh: jax.sharding.Mesh, directory: epath.Path):
     del directory  # a tokenizer needs no other stage
     return make_vqgan_stage(config, mesh), _pictures(config)
 
 
-def _prior(config: Mapping, mesh: jax.sharding.Mesh, directory: Path):
+def _prior(config: Mapping, mesh: jax.sharding.Mesh, directory: epath.Path):
     """Learns from the codes that `tokenize` left there, or encodes on the way."""
     tokenizer = load_tokenizer(config["prior"].get("tokenizer") or directory, mesh)
     sources = _pictures(config)
@@ -131,7 +134,7 @@ def _bytes(stage: Stage) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def _summary(stage: Stage, sources: Mapping, stage_dir: Path) -> str:
+def _summary(stage: Stage, sources: Mapping, stage_dir: epath.Path) -> str:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(stage.abstract.params))
     return (
         f"{stage.name}: {parameters:,} parameters, {len(sources['train']):,} pictures "

@@ -3,6 +3,8 @@
 W/vqgan/config.json    the recipe, the identity of the data, what the stage takes for
                        granted of others, the libraries' versions
 W/vqgan/.lock          held by the process that trains here, free when it is dead
+
+W may be in a bucket; the lock is a lease then, and room is no question.
 """
 
 import contextlib
@@ -15,6 +17,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from etils import epath
+
+from taming_jax import processes
+from taming_jax.files import in_bucket, unanswered, write_json
+from taming_jax.training.lease import leased
 
 # What makes a state another state, or a batch another batch. All else may change
 # when a run is continued (it is said aloud, and config.json follows).
@@ -29,32 +37,53 @@ LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 @contextlib.contextmanager
-def claimed(stage_dir: Path) -> Iterator[None]:
-    """Holds the directory for this process.
+def claimed(stage_dir: epath.Path) -> Iterator[None]:
+    """Holds the directory for this process, which ends if the claim is lost.
 
     Raises:
-      ValueError: if a living process holds it.
-      OSError: if the disk is found full meanwhile, by whatever library.
+      ValueError: if a living process holds it, or a bucket may not be written to.
+      ImportError: without what Orbax needs in a bucket.
     """
-    stage_dir.mkdir(parents=True, exist_ok=True)
-    with (stage_dir / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise ValueError(
-                f"{stage_dir} is in use by process {lock.read().strip()}: wait for "
-                "it, stop it, or choose another --workdir"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        with _full_disk_explained(stage_dir):
+    if in_bucket(stage_dir):
+        _check_orbax(stage_dir)
+
+        def lost(reason: str):
+            processes.end_now(1, f"{stage_dir} is no longer this run's: {reason}")
+
+        with leased(stage_dir, lost=lost):
+            yield
+    else:
+        with _locked(Path(stage_dir)):
             yield
 
 
+@contextlib.contextmanager
+def storage_explained(stage_dir: epath.Path) -> Iterator[None]:
+    """Says in one line what went wrong with a disk or a bucket.
+
+    Raises:
+      OSError: if the disk is full: whatever library found it, in whatever words.
+      RuntimeError: if the bucket did not answer, or no longer lets this account in.
+    """
+    try:
+        yield
+    except Exception as error:
+        words = " ".join(map(str, _with_causes(error)))
+        if "No space left" in words or "Disk quota" in words:
+            raise OSError(
+                f"no room left on the disk of {stage_dir}: free some, then the same "
+                "command continues from the last checkpoint, which is whole"
+            ) from error
+        if unanswered(error, stage_dir):
+            raise RuntimeError(
+                f"{stage_dir} does not answer: {error}; the same command continues "
+                "from the last checkpoint"
+            ) from error
+        raise
+
+
 def check_and_record(
-    stage_dir: Path,
+    stage_dir: epath.Path,
     stage: str,
     config: Mapping[str, Any],
     identity: Mapping[str, Any],
@@ -99,11 +128,14 @@ def check_and_record(
     return changes
 
 
-def check_room(stage_dir: Path, state_bytes: int, keep: int) -> None:
+def check_room(stage_dir: epath.Path, state_bytes: int, keep: int) -> None:
     """Raises ValueError unless the disk holds the checkpoints that will be kept.
 
     Those of the run's first part count as kept. The directory need not be there yet.
     """
+    if in_bucket(stage_dir):
+        return
+    stage_dir = Path(stage_dir)  # etils neither searches in depth nor knows st_size
     present = sum(path.stat().st_size for path in stage_dir.rglob("checkpoints/**/*"))
     needed = state_bytes * (keep + 2) - present  # the best one, and one being written
     there = next(p for p in (stage_dir, *stage_dir.absolute().parents) if p.exists())
@@ -116,26 +148,32 @@ def check_room(stage_dir: Path, state_bytes: int, keep: int) -> None:
         )
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON; the file is there whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)
+def _check_orbax(stage_dir: epath.Path) -> None:
+    try:
+        from google.cloud import storage  # noqa: F401 (Orbax asks what kind it is)
+    except ImportError as error:
+        raise ImportError(
+            f"{stage_dir} is in a bucket, where Orbax needs google-cloud-storage: "
+            "pip install google-cloud-storage, or this package with the extra `bucket`"
+        ) from error
 
 
 @contextlib.contextmanager
-def _full_disk_explained(stage_dir: Path) -> Iterator[None]:
-    """Libraries say it in many ways, some of them only in words."""
-    try:
+def _locked(stage_dir: Path) -> Iterator[None]:
+    stage_dir.mkdir(parents=True, exist_ok=True)
+    with (stage_dir / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise ValueError(
+                f"{stage_dir} is in use by process {lock.read().strip()}: wait for "
+                "it, stop it, or choose another --workdir"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
-    except Exception as error:
-        words = " ".join(map(str, _with_causes(error)))
-        if "No space left" not in words and "Disk quota" not in words:
-            raise
-        raise OSError(
-            f"no room left on the disk of {stage_dir}: free some, then the same "
-            "command continues from the last checkpoint, which is whole"
-        ) from error
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -144,7 +182,7 @@ def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _check_facts(stage_dir: Path, before: Mapping, now: Mapping) -> None:
+def _check_facts(stage_dir: epath.Path, before: Mapping, now: Mapping) -> None:
     before, now = _flat(before), _flat(now)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
@@ -155,7 +193,9 @@ def _check_facts(stage_dir: Path, before: Mapping, now: Mapping) -> None:
             )
 
 
-def _compare(stage_dir: Path, stage: str, before: Mapping, now: Mapping) -> list[str]:
+def _compare(
+    stage_dir: epath.Path, stage: str, before: Mapping, now: Mapping
+) -> list[str]:
     fixed = tuple(key.format(stage=stage) for key in FIXED)
     before, now = _flat(before), _flat(now)
     changes = []

@@ -1,23 +1,31 @@
 """What a run leaves for people to read: numbers, curves and pictures.
 
-metrics.jsonl         one JSON object per logged step, flushed
+metrics.jsonl         one JSON object per logged step, at once (in a bucket, where a
+                      file can but be written anew: now and then)
 events.out.tfevents.* the same for TensorBoard, where TensorFlow is at hand
 images/*.png
 """
 
+import io
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
+from etils import epath
 
 from taming_jax import processes
+from taming_jax.files import in_bucket, whole_file
 from taming_jax.pictures import write_png
 
+BUCKET_SECONDS = 30.0  # between two times that a file in a bucket is written anew
 
-def writer_here(stage_dir: Path, step: int) -> "Writer | NoWriter":
+
+def writer_here(stage_dir: epath.Path, step: int) -> "Writer | NoWriter":
     """A `Writer` in the first of several processes; the others write nothing."""
     return Writer(stage_dir, step) if processes.is_first() else NoWriter()
 
@@ -29,12 +37,13 @@ class Writer:
     steps again: what the file holds of them is dropped first.
     """
 
-    def __init__(self, stage_dir: Path, step: int):
+    def __init__(self, stage_dir: epath.Path, step: int):
         self._images = stage_dir / "images"
         path = stage_dir / "metrics.jsonl"
         _drop_after(path, step)
-        path.touch()
-        self._file = path.open("r+")
+        self._file = _open(path)
+        self._every = BUCKET_SECONDS if in_bucket(path) else 0.0
+        self._due = 0.0  # when the file has to be flushed
         self._step, self._line = None, {}
         self._start = self._file.seek(0, os.SEEK_END)  # where that line begins
         self._board = _tensorboard(stage_dir)
@@ -58,9 +67,15 @@ class Writer:
         self._line |= {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._file.seek(self._start)
         self._file.write(json.dumps({"step": step, **self._line}) + "\n")
-        self._file.flush()
+        if time.monotonic() >= self._due:
+            self.flush()
         if self._board:
             self._board.write_scalars(step, dict(values))
+
+    def flush(self) -> None:
+        """Nothing that was logged will be lost from here on."""
+        self._file.flush()
+        self._due = time.monotonic() + self._every
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
         """uint8 [H, W, C] -> images/NAME_STEP.png."""
@@ -81,11 +96,14 @@ class NoWriter:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Nothing."""
 
+    def flush(self) -> None:
+        """Nothing."""
+
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
         """Nothing."""
 
 
-def _drop_after(path: Path, step: int) -> None:
+def _drop_after(path: epath.Path, step: int) -> None:
     """Keeps the whole lines up to and with `step`."""
     if not path.exists():
         return
@@ -96,10 +114,36 @@ def _drop_after(path: Path, step: int) -> None:
                 kept.append(line)
         except ValueError:
             break  # the line that was being written when the run was killed
-    path.write_text("".join(f"{line}\n" for line in kept))
+    with whole_file(path) as file:
+        file.write("".join(f"{line}\n" for line in kept).encode())
 
 
-def _tensorboard(stage_dir: Path):
+def _open(path: epath.Path) -> TextIO:
+    """Text that grows, in a file that is there from now on."""
+    if in_bucket(path):
+        return _InBucket(path)
+    path = Path(path)
+    path.touch()
+    return path.open("r+")
+
+
+class _InBucket(io.StringIO):
+    """A file of a bucket: kept here, and written anew whenever it is flushed."""
+
+    def __init__(self, path: epath.Path):
+        super().__init__(path.read_text() if path.exists() else "")
+        self._path = path
+
+    def flush(self):
+        if not self.closed:
+            self._path.write_text(self.getvalue())
+
+    def close(self):
+        self.flush()
+        super().close()
+
+
+def _tensorboard(stage_dir: epath.Path):
     try:
         from clu import metric_writers
     except ImportError:
