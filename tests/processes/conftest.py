@@ -16,23 +16,33 @@ class Tour(NamedTuple):
     said: list[str]
 
 
+SPREAD = {"vqgan": "--config.mesh.fsdp=2", "prior": "--config.mesh.tensor=2"}
+TOURS = {  # how many processes, and how each stage lies on them
+    "2": (2, {}),
+    "4": (4, {}),
+    "2, nothing of which is whole": (2, SPREAD),
+}
+
+
 @pytest.fixture(
-    scope="session", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids=str
+    scope="session",
+    params=[pytest.param(t, marks=[] if t == "2" else pytest.mark.slow) for t in TOURS],
 )
 def tour(request, tmp_path_factory) -> Tour:
     """Both stages trained, evaluated and drawn from."""
+    count, mesh = TOURS[request.param]
     directory = tmp_path_factory.mktemp("tour")
     card = several.write_card(directory / "tiny.py")
     workdir, output = directory / "run", directory / "drawn"
     training = [f"--config={card}", f"--workdir={workdir}"]
     everything = [
-        ["train_vqgan", *training],
-        ["train_prior", *training],
+        ["train_vqgan", *training, mesh.get("vqgan", "--config.mesh.fsdp=1")],
+        ["train_prior", *training, mesh.get("prior", "--config.mesh.fsdp=1")],
         *several.evaluations(workdir),
         ["sample", f"--workdir={workdir}", f"--output={output}", *several.REQUEST],
     ]
-    with several.started(request.param, everything) as run:
-        assert run.finish() == [0] * request.param, "\n".join(run.said)
+    with several.started(count, everything) as run:
+        assert run.finish() == [0] * count, "\n".join(run.said)
         return Tour(card, workdir, output, run.said)
 
 
