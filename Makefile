@@ -6,7 +6,7 @@ ACTIVE := $(wildcard $(addsuffix /bin/python,$(VIRTUAL_ENV) $(CONDA_PREFIX)))
 RUN := $(firstword $(ACTIVE) .venv/bin/python)
 INSTALLED := $(RUN:%/bin/python=%/taming_jax-installed.txt)
 
-.PHONY: demo test test-long lint format clean
+.PHONY: demo test test-long faults lint format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m taming_jax demo
@@ -16,6 +16,9 @@ test: $(INSTALLED)
 
 test-long: $(INSTALLED)
 	$(RUN) -m pytest -m slow
+
+faults: $(INSTALLED)
+	$(RUN) tests/faults
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check

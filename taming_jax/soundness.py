@@ -15,11 +15,10 @@ protection against malice.
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +33,9 @@ from taming_jax import files
 # What reading a damaged checkpoint raises: of whatever kind its reader stumbles over.
 READING_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError,
                   TypeError, ValueError)  # fmt: skip
+
+
+PIECE = 2**26  # bytes of an array on the host that are looked at at once
 
 
 class DamagedError(ValueError):
@@ -187,26 +189,29 @@ def _read(directory: epath.Path, paths: set[str]) -> dict[str, np.ndarray]:
     return {path: read[path] for path in paths}
 
 
-def _parts(array: jax.Array | np.ndarray) -> list[jax.Array]:
+def _parts(array: jax.Array | np.ndarray) -> list[jax.Array | np.ndarray]:
     """The sums of the parts that lie here, of copies the first; each where it lies.
 
     No device waits for another: so many small programs that all have to meet would be
     too many for some backends.
     """
-    if not isinstance(array, jax.Array):
-        return [_sums(array, (0,) * array.ndim, array.shape)]
-    none = jnp.zeros(2, jnp.uint32)
+    none = np.zeros(2, np.uint32)
+    if isinstance(array, jax.Array):
+        return [none] + [
+            _sums_on_device(part.data, [s.start or 0 for s in part.index], array.shape)
+            for part in array.addressable_shards
+            if part.replica_id == 0
+        ]
+    rows = array.reshape(1) if array.ndim == 0 else array
+    step = max(1, PIECE // max(1, rows[:1].nbytes))
+    inner = [0] * (rows.ndim - 1)
     return [none] + [
-        _sums(part.data, tuple(s.start or 0 for s in part.index), array.shape)
-        for part in array.addressable_shards
-        if part.replica_id == 0
+        _sums(rows[i : i + step], [i, *inner], rows.shape, np)
+        for i in range(0, len(rows), step)
     ]
 
 
-@functools.partial(jax.jit, static_argnames="shape")
-def _sums(
-    array: jax.Array, begin: tuple[int, ...], shape: tuple[int, ...]
-) -> jax.Array:
+def _sums(array, begin: Sequence[int], shape: tuple[int, ...], xp=jnp):
     """uint32 [2]: two sums over the values, each mixed with its place.
 
     For a given place the mixing is one to one, so one changed value always changes the
@@ -216,24 +221,28 @@ def _sums(
       array: a part of an array.
       begin: where in that it begins, along each axis.
       shape: of the whole.
+      xp: numpy or jax.numpy.
     """
-    if array.dtype == jnp.bool_:
-        array = array.astype(jnp.uint8)
-    bits = jnp.dtype(f"uint{8 * array.dtype.itemsize}")
-    values = jax.lax.bitcast_convert_type(array, bits).astype(jnp.uint32)
-    places = jnp.zeros(array.shape, jnp.uint32)
+    if array.dtype == bool:
+        array = array.astype(xp.uint8)
+    values = array.view(f"uint{8 * array.dtype.itemsize}").astype(xp.uint32)
+    places = xp.zeros((1,) * array.ndim, xp.uint32)
     for axis, size in enumerate(shape):
-        along = jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
-        places = places * jnp.uint32(size) + along + jnp.uint32(begin[axis])
+        along = xp.arange(array.shape[axis], dtype=xp.uint32) + xp.uint32(begin[axis])
+        along = along.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+        places = places * xp.uint32(size) + along
     mixed = _mix(values ^ _mix(places + 1))
     sums = mixed, mixed * (2 * places + 1)
-    return jnp.stack([each.sum(dtype=jnp.uint32) for each in sums])
+    return xp.stack([each.sum(dtype=xp.uint32) for each in sums])
 
 
-def _mix(x: jax.Array) -> jax.Array:
+_sums_on_device = jax.jit(_sums, static_argnames=("shape", "xp"))
+
+
+def _mix(x):
     """A permutation of uint32 in which every bit of x moves about half of all bits."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
-    x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
+    x = (x ^ (x >> 16)) * np.uint32(0x21F0AAAD)
+    x = (x ^ (x >> 15)) * np.uint32(0xD35A2D97)
     return x ^ (x >> 15)
 
 

@@ -29,6 +29,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LEFT_OUT = {
     "make demo": "takes minutes; tests/cli/test_demo.py runs its commands, shrunk",
     "make test": "is what runs this test",
+    "make faults": "takes an hour; tests/faults does each of them three times",
     "make lint": "is what tests/test_setup.py runs",
     "pip install": "changes the environment; tests/test_setup.py sees what it brings",
     "pip list": "belongs to the line after it",

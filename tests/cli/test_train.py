@@ -1,20 +1,14 @@
-"""The training command: what it refuses before it begins, and that it can be killed."""
+"""The training command: what it refuses before it begins, and what it leaves."""
 
 import errno
-import itertools
-import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import pytest
-from numpy.testing import assert_array_equal
 from tiny_stage import CONFIG
 
 from taming_jax.cli.train import main, parse
@@ -211,110 +205,3 @@ def test_more_steps_are_said_and_made(card, capsys, finished, tmp_path):
     assert "changed since this run began: vqgan.steps: 6 -> 7" in said
     assert "continuing from step 6" in said
     assert read_checkpoint(tmp_path / "vqgan")[0] == 7
-
-
-# The command, but its process ends by SIGKILL right after the n-th call of a method.
-FATAL = """
-import importlib, os, runpy, signal, sys
-module, owner, name, n, *sys.argv = sys.argv[1:]
-module = importlib.import_module(f"taming_jax.training.{module}")
-owner = getattr(module, owner, module)
-method, left = getattr(owner, name), int(n)
-
-def fatal(*arguments, **named):
-    global left
-    left -= 1
-    result = method(*arguments, **named)
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-
-setattr(owner, name, fatal)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def command(card, workdir):
-    return ["train_vqgan.py", f"--config={card}", f"--workdir={workdir}"]
-
-
-def python(*arguments, **settings):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        **settings,
-    )
-
-
-def assert_same_run(workdir, expected):
-    """The same weights bit for bit; the same lines but for the speed."""
-    weights, lines = (
-        [read(folder / "vqgan") for folder in (workdir, expected)]
-        for read in (read_checkpoint, logged)
-    )
-    jax.tree.map(assert_array_equal, *weights)
-    assert lines[0] == lines[1]
-
-
-def logged(stage_dir):
-    text = (stage_dir / "metrics.jsonl").read_text()
-    entries = [json.loads(line) for line in text.splitlines()]
-    return [{k: v for k, v in e.items() if "per_second" not in k} for e in entries]
-
-
-MOMENTS = {
-    "between two saves": ("writer", "Writer", "scalars", 5),
-    "before the first step": ("loop", "", "_put", 2),
-    "in the first save": ("checkpoints", "Checkpoints", "save", 1),
-    "in the last save": ("checkpoints", "Checkpoints", "save", 2),
-    "in the validation": ("loop", "", "_evaluate", 1),
-    "while a picture is drawn": ("writer", "Writer", "picture", 1),
-    "as metrics are read": ("progress", "Progress", "read", 5),
-}
-
-
-def moments():
-    quick, *rest = MOMENTS
-    return [quick, *(pytest.param(moment, marks=pytest.mark.slow) for moment in rest)]
-
-
-@pytest.mark.parametrize("moment", moments())
-def test_kill_9_makes_no_difference(card, finished, tmp_path, moment):
-    killed = python("-c", FATAL, *map(str, MOMENTS[moment]), *command(card, tmp_path))
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    continued = python(*command(card, tmp_path))
-    assert continued.returncode == 0, continued.stderr
-    assert_same_run(tmp_path, finished)
-
-
-@pytest.mark.slow
-def test_kill_9_twice_in_a_row_makes_no_difference(card, finished, tmp_path):
-    for n in (4, 8):  # batches: before the first save, and after it
-        python("-c", FATAL, "loop", "", "_put", str(n), *command(card, tmp_path))
-    continued = python(*command(card, tmp_path))
-    assert continued.returncode == 0, continued.stderr
-    assert_same_run(tmp_path, finished)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_before_the_process_ends(card, tmp_path, number):
-    arguments = command(f"{card}:long", tmp_path)
-    with subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        progress = itertools.dropwhile(lambda line: "to go" not in line, process.stdout)
-        step = int(re.search(r"vqgan (\d+)/", next(progress)).group(1))
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    saved, _ = read_checkpoint(tmp_path / "vqgan")
-    assert saved >= step
-    assert f"saved at step {saved}; the same command continues" in said
-    assert process.returncode == 128 + number

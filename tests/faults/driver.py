@@ -1,0 +1,336 @@
+"""Does to a training run what machines do to it, and asks whether it shows.
+
+One life: the real command trains a tiny stage; at moments that (seed, life) choose it
+is killed, its disk fills up, its newest checkpoint is damaged, a second run wants its
+directory; after each fault the same command is given again, until the run ends. What it
+leaves must be what a run leaves that nothing has happened to: every array of the last
+checkpoint bit for bit, and every line of the metrics.
+
+    before a start  truncated, deleted, flipped: a file of the newest checkpoint
+    while it runs   kill -9, SIGTERM, Ctrl-C, disk full, second run
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from etils import epath
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import tiny_run  # noqa: E402  (a command that is run from anywhere)
+import tiny_stage  # noqa: E402
+
+from taming_jax import soundness  # noqa: E402
+
+STAGES = ("vqgan", "vqgan", "prior")  # of the lives that one process leads
+STEPS = {"vqgan": 80, "prior": 80}
+OFTEN = {"log_every": 1, "image_every": 40, "eval_every": 20, "checkpoint_every": 8}
+DISK = 32  # MB that a life's file system has
+PATIENCE = 120  # seconds until something that should happen has not
+
+
+@dataclasses.dataclass
+class Run:
+    """A training command in its directory.
+
+    Attributes:
+      stage: "vqgan" or "prior".
+      workdir: W.
+      card: the recipe card.
+      rng: chooses moments and files.
+    """
+
+    stage: str
+    workdir: Path
+    card: Path
+    rng: random.Random
+
+    @property
+    def directory(self) -> Path:
+        return self.workdir / self.stage
+
+    @property
+    def log(self) -> Path:
+        return self.workdir.with_suffix(".log")
+
+    def start(self, *flags: str, **variables: str) -> subprocess.Popen:
+        """The command, as people give it; what it says goes to a file beside W."""
+        command = [sys.executable, f"train_{self.stage}.py", f"--config={self.card}"]
+        # A start is most of what a fault costs: it should compile nothing twice.
+        variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                [*command, f"--workdir={self.workdir}", *flags],
+                cwd=ROOT, env=os.environ | variables, stdout=log,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def said(self) -> str:
+        """What all its processes said."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    def saves(self) -> list[Path]:
+        """Checkpoints that are being written."""
+        return list(self.directory.glob("checkpoints/*orbax-checkpoint-tmp*"))
+
+
+class Event(NamedTuple):
+    """A start of the command and how it ended.
+
+    Attributes:
+      damage: what was done to which file of the newest checkpoint before it.
+      began: the step that it began from.
+      fault: what was done to it while it ran.
+      step: where it was then.
+      ending: its exit code, and how long after the fault.
+    """
+
+    damage: str
+    began: int
+    fault: str
+    step: int
+    ending: str
+
+
+def killed(run: Run, process: subprocess.Popen) -> str:
+    """kill -9: between two steps or in one, or while a checkpoint is written."""
+    if run.rng.random() < 0.5:
+        until(run.saves, run, process)
+    time.sleep(run.rng.uniform(0, 0.03))
+    return ended(run, process, signal.SIGKILL, -signal.SIGKILL)
+
+
+def terminated(run: Run, process: subprocess.Popen) -> str:
+    """SIGTERM, as before a preemption."""
+    return ended(run, process, signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def interrupted(run: Run, process: subprocess.Popen) -> str:
+    """Ctrl-C."""
+    return ended(run, process, signal.SIGINT, 128 + signal.SIGINT)
+
+
+def disk_full(run: Run, process: subprocess.Popen) -> str:
+    """Something else fills the disk; it is removed when the run has ended."""
+    filler = run.workdir / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    result = ended(run, process, None, 2)
+    filler.unlink()
+    assert "no room left on the disk" in run.said()
+    return result
+
+
+def second_run(run: Run, process: subprocess.Popen) -> str:
+    """The same command again while the first is alive, which then is killed."""
+    process.send_signal(signal.SIGSTOP)  # or it might end before the second begins
+    second = run.start()
+    ended(run, second, None, 2)
+    assert f"in use by process {process.pid}" in run.said()
+    return ended(run, process, signal.SIGKILL, -signal.SIGKILL)
+
+
+def truncated(run: Run, file: Path) -> None:
+    """The file ends too early."""
+    content = file.read_bytes()
+    file.write_bytes(content[: run.rng.randrange(len(content))])
+
+
+def deleted(run: Run, file: Path) -> None:
+    """The file is gone."""
+    file.unlink()
+
+
+def flipped(run: Run, file: Path) -> None:
+    """One bit of the file is another."""
+    content = bytearray(file.read_bytes())
+    content[run.rng.randrange(len(content))] ^= 1 << run.rng.randrange(8)
+    file.write_bytes(content)
+
+
+DURING = (killed, terminated, interrupted, disk_full, second_run)
+BEFORE = (truncated, deleted, flipped)
+
+
+def live(run: Run, expected: Path) -> list[Event]:
+    """One life: every fault once, in an order that rng chooses.
+
+    Args:
+      run: not begun yet.
+      expected: the workdir of a run of the same card that nothing has happened to.
+
+    Returns:
+      What has happened.
+
+    Raises:
+      AssertionError: if anything is lost or different.
+    """
+    faults = [*run.rng.sample(DURING, len(DURING)), None]
+    damages = run.rng.sample(BEFORE, len(BEFORE))
+    events, target = [], 0
+    for left, fault in zip(reversed(range(len(faults))), faults, strict=True):
+        newest = _newest(run)
+        spoilt = ""
+        if newest and damages and run.rng.random() < len(damages) / (left + 1):
+            spoilt = _spoil(run, newest, damages.pop())
+        before = len(run.said())
+        process = run.start()
+        if fault:
+            target += run.rng.randint(0, (STEPS[run.stage] - target) // (left + 2))
+            until(functools.partial(reached, run, before, target), run, process)
+        ending = fault(run, process) if fault else ended(run, process, None, 0)
+        said = run.said()[before:]
+        events.append(
+            Event(
+                spoilt,
+                step_said(said, first=True),
+                _name(fault),
+                step_said(said),
+                ending,
+            )
+        )
+    assert_same(run, expected)
+    return events
+
+
+def life(number: int, *, seed: int, card: Path, expected: Path) -> list[Event]:
+    """Life `number` of a seed, on a small disk of its own beside `expected`."""
+    stage = STAGES[number % 5]
+    with small_disk(expected.with_name(f"life-{number}")) as workdir:
+        if stage == "prior":
+            shutil.copytree(expected / "vqgan", workdir / "vqgan")
+        rng = random.Random(f"{seed}, {number}")
+        return live(Run(stage, workdir, card, rng), expected)
+
+
+def assert_same(run: Run, expected: Path) -> None:
+    """The last checkpoint, bit for bit, and all metrics but the speed."""
+    final, other = (
+        _final(workdir / run.stage, STEPS[run.stage])
+        for workdir in (run.workdir, expected)
+    )
+    assert final == other, f"{run.workdir} ends in another state"
+    ours, theirs = (
+        [
+            {k: v for k, v in line.items() if "per_second" not in k}
+            for line in _lines(workdir / run.stage / "metrics.jsonl")
+        ]
+        for workdir in (run.workdir, expected)
+    )
+    assert ours == theirs, f"{run.workdir} has other metrics"
+
+
+def write_card(directory: Path, data: dict | None = None) -> Path:
+    """A recipe card whose two stages are tiny and save often; `data`: other ones."""
+    config = {
+        **tiny_stage.CONFIG,
+        "prior": {**tiny_run.PRIOR, **OFTEN, "steps": STEPS["prior"]},
+    }
+    config["vqgan"] = {**config["vqgan"], **OFTEN, "steps": STEPS["vqgan"]}
+    config["data"] = data or config["data"]
+    card = directory / "tiny.py"
+    card.write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict({config!r})\n"
+    )
+    return card
+
+
+def undisturbed(card: Path, directory: Path) -> Path:
+    """The workdir of runs to which nothing happens."""
+    directory.mkdir(exist_ok=True)
+    for stage in STEPS:
+        run = Run(stage, directory, card, random.Random(0))
+        ended(run, run.start(), None, 0)
+    return directory
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path) -> Iterator[Path]:
+    """A file system of `DISK` MB; PermissionError where one may not be mounted."""
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", str(directory)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        raise PermissionError(f"no file system can be mounted at {directory}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def _newest(run: Run) -> Path | None:
+    checkpoints = run.directory / "checkpoints"
+    steps = soundness.steps_in(epath.Path(checkpoints))
+    return checkpoints / str(max(steps)) if steps else None
+
+
+def _spoil(run: Run, checkpoint: Path, damage: Callable) -> str:
+    """Damages a file of the checkpoint; returns how and which."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    file = run.rng.choice(files)
+    damage(run, file)
+    return f"{_name(damage)} {file.relative_to(checkpoint.parent)}"
+
+
+def _name(function: Callable | None) -> str:
+    return function.__name__.replace("_", " ") if function else ""
+
+
+def step_said(said: str, first: bool = False) -> int:
+    """The last step that a process said it had made, or the one it began from."""
+    named = re.findall(
+        r"^(?:continuing from step |vqgan |prior )(\d+)[/\n]", said, re.M
+    )
+    return int(named[0 if first else -1]) if named else 0
+
+
+def reached(run: Run, before: int, step: int) -> bool:
+    return step_said(run.said()[before:]) >= step
+
+
+def ended(run: Run, process: subprocess.Popen, number: int | None, code: int) -> str:
+    """Waits for the end, after a signal if there is one; it must be by this code."""
+    if number is not None:
+        process.send_signal(number)
+    start = time.monotonic()
+    ending = process.wait(PATIENCE)
+    assert ending == code, f"ended with {ending}, not {code}:\n{run.said()[-3000:]}"
+    return f"{code} after {time.monotonic() - start:.1f} s"
+
+
+def until(happened: Callable[[], object], run: Run, process: subprocess.Popen) -> None:
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        ending = process.poll()
+        assert ending is None, f"ended early with {ending}:\n{run.said()[-3000:]}"
+        assert time.monotonic() < end, f"nothing for {PATIENCE} s: {run.said()[-3000:]}"
+        time.sleep(0.02)
+
+
+def _final(stage_dir: Path, step: int) -> dict:
+    checkpoint = epath.Path(stage_dir) / "checkpoints" / str(step)
+    record = soundness.read_record(checkpoint)
+    soundness.read_arrays(checkpoint, record, record.arrays)  # which checks them
+    return dict(record.arrays)
+
+
+def _lines(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    whole = path.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
