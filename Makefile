@@ -1,6 +1,9 @@
 # Every command sets up what it needs first. An active virtual or conda environment
 # is used; where there is none, one is made in .venv (PYTHON=python3.12 says by whom).
 
+# The tests of a file share what they compile, so that they stay together.
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+  --no-loadscope-reorder
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 ACTIVE := $(wildcard $(addsuffix /bin/python,$(VIRTUAL_ENV) $(CONDA_PREFIX)))
 RUN := $(firstword $(ACTIVE) .venv/bin/python)
@@ -12,7 +15,7 @@ demo: $(INSTALLED)
 	$(RUN) -m taming_jax demo
 
 test: $(INSTALLED)
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" $(PARALLEL)
 
 test-long: $(INSTALLED)
 	$(RUN) -m pytest -m slow

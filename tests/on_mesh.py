@@ -19,7 +19,6 @@ import jax
 import numpy as np
 import tiny_run
 import tiny_stage
-from tiny_stage import UNOPTIMISED
 
 from taming_jax.models import transformer
 from taming_jax.models.vqgan import VQGAN
@@ -131,7 +130,7 @@ class _Programs:
 
     def __call__(self, function, donate_argnums=None, **settings):
         del donate_argnums
-        jitted = jax.jit(function, compiler_options=UNOPTIMISED, **settings)
+        jitted = jax.jit(function, **settings)
         name = function.__name__
 
         def call(*arguments):

@@ -72,9 +72,6 @@ CONFIG = {
     "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
 }
 
-# A program that runs for a moment need not be optimised: it compiles twice as fast.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
-
 
 class Parts(NamedTuple):
     """What a step is made of."""
@@ -102,7 +99,7 @@ def _stepping(changes: str):
 
     def program(phase):
         step = make_train_step(*parts, seed=0, phase=phase)
-        step = jax.jit(step, compiler_options=UNOPTIMISED)
+        step = jax.jit(step)
         return lambda state, batch: step(state, batch, {})
 
     return by_phase(parts.recipe.loss, program)

@@ -22,7 +22,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from taming_jax import soundness
+from taming_jax import files, soundness
 from taming_jax.soundness import DamagedError
 from taming_jax.stored import Best, score
 
@@ -40,7 +40,7 @@ class Checkpoints:
 
     def __init__(self, directory: epath.PathLike, *, keep: int, best: Best):
         self.best = best
-        self._directory = epath.Path(directory)
+        self._directory = files.located(directory)  # Orbax wants it absolute
         self._set_aside_unreadable()  # Orbax could not open the directory
         policies = [
             checkpoint_managers.LatestN(keep),

@@ -1,12 +1,13 @@
 """A run that hangs ends, and says where: on a pod nobody else would notice."""
 
 import faulthandler
-import os
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+
+from taming_jax import processes
 
 T = TypeVar("T")
 
@@ -47,10 +48,9 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._left.wait(self._last + self._limit - time.monotonic()):
             if time.monotonic() - self._last >= self._limit:
-                print(
-                    f"error: no progress for {self._limit:g} s (stall_seconds); where "
-                    "every thread is:",
-                    file=sys.stderr,
-                )
                 faulthandler.dump_traceback(sys.__stderr__)
-                os._exit(STALLED)
+                processes.end_now(
+                    STALLED,
+                    f"no progress for {self._limit:g} s (stall_seconds); where every "
+                    "thread was is said above",
+                )

@@ -23,8 +23,6 @@ from driver import (
 
 LIMIT = 30  # seconds within which the one that is left has to end
 FAULTS = 3
-# jax keeps no program of process 1, which compiles anew at every start.
-QUICK = "--xla_backend_optimization_level=0"
 
 
 def start_two(run: Run) -> list[subprocess.Popen]:
@@ -32,7 +30,7 @@ def start_two(run: Run) -> list[subprocess.Popen]:
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     place = f"--coordinator=localhost:{port}", "--processes=2"
-    return [run.start(*place, f"--process={i}", XLA_FLAGS=QUICK) for i in range(2)]
+    return [run.start(*place, f"--process={i}") for i in range(2)]
 
 
 def two_undisturbed(card: Path, workdir: Path, tokenizer: Path) -> Path:

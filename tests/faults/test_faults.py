@@ -50,6 +50,7 @@ def test_nothing_is_lost_and_nothing_is_different(lives, number):
     assert events[-1].ending.startswith("0 ")
 
 
+@pytest.mark.slow  # tests/processes/test_deaths.py kills one
 def test_one_of_two_processes_may_be_killed(card, home, expected):
     of_two = two_undisturbed(card, home / "expected-of-two", tokenizer=expected)
     events = live_as_two(0, seed=SEED, card=card, expected=of_two)

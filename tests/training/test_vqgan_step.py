@@ -19,7 +19,6 @@ from tiny_stage import (
     DISC_START,
     FROZEN,
     FULL,
-    UNOPTIMISED,
     build,
     gradients,
     pictures,
@@ -70,7 +69,7 @@ def one_step():
 
 
 def gradient(loss, params):
-    return jax.jit(jax.grad(loss), compiler_options=UNOPTIMISED)(params)
+    return jax.jit(jax.grad(loss))(params)
 
 
 def assert_trees_close(actual, expected, share=1e-5):
