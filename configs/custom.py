@@ -119,6 +119,7 @@ def _vqgan() -> dict:
         eval_examples=1_000,
         checkpoint_every=1_000,
         keep_checkpoints=3,
+        stall_seconds=1_800,
         on_nonfinite="stop",
         init_from=placeholder(str),
     )
@@ -173,6 +174,7 @@ def _prior() -> dict:
         eval_examples=1_000,
         checkpoint_every=1_000,
         keep_checkpoints=3,
+        stall_seconds=1_800,
         on_nonfinite="stop",
         init_from=placeholder(str),
     )

@@ -88,6 +88,7 @@ def _vqgan() -> dict:
         eval_examples=2_000,
         checkpoint_every=5_000,
         keep_checkpoints=3,
+        stall_seconds=1_800,
         on_nonfinite="stop",
         init_from=placeholder(str),
     )
@@ -128,6 +129,7 @@ def _prior() -> dict:
         eval_examples=5_000,
         checkpoint_every=5_000,
         keep_checkpoints=3,
+        stall_seconds=1_800,
         on_nonfinite="stop",
         init_from=placeholder(str),
     )

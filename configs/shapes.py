@@ -94,6 +94,7 @@ def _vqgan() -> dict:
         eval_every=600,
         checkpoint_every=600,
         keep_checkpoints=2,
+        stall_seconds=1_800,
         on_nonfinite="stop",
         init_from=placeholder(str),
     )
@@ -146,6 +147,7 @@ def _prior() -> dict:
         eval_examples=500,
         checkpoint_every=500,
         keep_checkpoints=2,
+        stall_seconds=1_800,
         on_nonfinite="stop",
         init_from=placeholder(str),
     )
