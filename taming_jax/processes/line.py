@@ -29,6 +29,7 @@ from taming_jax.processes.switchboard import MISSING, Switchboard, encode, messa
 
 _STOP = "the place to stop at"
 _STOP_SECONDS = 60
+_END = "the end"
 
 
 class Line:
@@ -106,9 +107,9 @@ class Line:
         time.sleep(10)  # the answer ends this process
         self._exit(code, reason)
 
-    def leave(self) -> None:
-        """Hangs up. To be called after a gathering, so that nobody waits for it."""
-        self._left = True
+    def leave(self, seconds: float = 600) -> None:
+        """Hangs up once all are about to, so that nobody is missed."""
+        self.gather(_END, None, seconds)
         with contextlib.suppress(OSError):
             self._say("leave")
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -142,6 +143,7 @@ class Line:
             if name.startswith(_STOP):
                 self._stop_at = max(values) + 1
             else:
+                self._left = name == _END  # from now on a broken connection is none
                 self._gathered[name] = values
             self._news.notify_all()
 

@@ -134,7 +134,7 @@ def test_all_stop_at_the_same_place():
         "points = iter(range(10**6)); "
         "stop = lambda n: (time.sleep(0.01 * (process == 0)), "
         "line.stop_point(15 * (process == 1 and n > 20)))[1]; "
-        "print(next((n, s) for n in points if (s := stop(n))))"
+        "print(next((n, s) for n in points if (s := stop(n)))); line.leave()"
     )
     (first, (place,)), other = roll_call((0, 2), (1, 2), then=then)
     assert (first, [place]) == other
