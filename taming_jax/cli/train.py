@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from taming_jax import processes
+from taming_jax.compilation import keep_programs
 
 
 def main(argv: Sequence[str], stages: Sequence[str]) -> None:
@@ -31,6 +32,7 @@ def main(argv: Sequence[str], stages: Sequence[str]) -> None:
         return
     try:
         config, workdir, stage, place = parse(argv, stages)
+        keep_programs()
         alike = {"configuration": config.to_dict(), "flags": [workdir, stage]}
         processes.start(*place, alike=alike)
         from taming_jax.training.run import run

@@ -29,10 +29,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
         card = write_card(home)
-        expected = (
-            undisturbed(card, home / "expected"),
-            two_undisturbed(card, home / "2"),
-        )
+        alone = undisturbed(card, home / "expected")
+        expected = alone, two_undisturbed(card, home / "expected-2", tokenizer=alone)
         lead = functools.partial(_lead, seed=args.seed, card=card, expected=expected)
         with ThreadPoolExecutor(2) as threads:
             for number, (kind, events) in enumerate(
