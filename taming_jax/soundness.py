@@ -106,7 +106,7 @@ def read_record(checkpoint: epath.Path) -> Record:
     Raises:
       DamagedError: if it does not, or it disagrees with itself or with the metrics.
     """
-    with _damage_named(checkpoint):
+    with damage_named(checkpoint):
         content = json.loads((checkpoint / "record" / "metadata").read_text())
         written = content.pop("sha256")
         metrics = json.loads((checkpoint / "metrics" / "metrics").read_text())
@@ -148,7 +148,7 @@ def read_arrays(
       DamagedError: naming the first array that is not what was saved.
     """
     paths = set(paths)
-    with _damage_named(checkpoint):
+    with damage_named(checkpoint):
         read = _read(checkpoint / "state", paths)
     now = record_of(read).arrays
     odd = sorted(path for path in paths if now.get(path) != record.arrays[path])
@@ -160,12 +160,17 @@ def read_arrays(
 
 
 @contextlib.contextmanager
-def _damage_named(checkpoint: epath.Path) -> Iterator[None]:
-    """Not being let to it, by permissions or the network, is no damage."""
+def damage_named(checkpoint: epath.Path) -> Iterator[None]:
+    """Turns what reading a checkpoint raises into a DamagedError that names it.
+
+    Not being let to it, by permissions or the network, is no damage, and neither is
+    what devices raise, which may be short of memory.
+    """
     try:
         yield
     except READING_ERRORS as error:
-        if isinstance(error, PermissionError) or files.unanswered(error, checkpoint):
+        no_damage = isinstance(error, PermissionError | jax.errors.JaxRuntimeError)
+        if no_damage or files.unanswered(error, checkpoint):
             raise
         raise DamagedError(f"{checkpoint}: {error}") from error
 

@@ -113,7 +113,11 @@ class Checkpoints:
             record = soundness.read_record(checkpoint)
             soundness.check_form(record, abstract_state, checkpoint)
             if self._is_sound(step, record):
-                return step, self._restore(step, abstract_state)
+                try:
+                    with soundness.damage_named(checkpoint):
+                        return step, self._restore(step, abstract_state)
+                except DamagedError as error:  # in a file that all processes read
+                    self._agreed(step, error)
             self._manager.reload()
         return None
 

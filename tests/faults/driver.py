@@ -280,9 +280,12 @@ def _newest(run: Run) -> Path | None:
 
 
 def _spoil(run: Run, checkpoint: Path, damage: Callable) -> str:
-    """Damages a file of the checkpoint; returns how and which."""
+    """Damages a file of the checkpoint; returns how and which.
+
+    Not one of Orbax's drafts (ocdbt.process_0), which nobody reads again.
+    """
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    file = run.rng.choice(files)
+    file = run.rng.choice([path for path in files if "ocdbt.process" not in str(path)])
     damage(run, file)
     return f"{_name(damage)} {file.relative_to(checkpoint.parent)}"
 

@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -104,6 +106,24 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_is_used(tmp_path, capsys)
     jax.tree.map(assert_array_equal, restored, small_state(1))
     assert (steps(tmp_path), set_aside(tmp_path)) == ([1], ["2"])
     assert "checkpoint 2 was set aside in" in capsys.readouterr().err
+
+
+def test_no_file_of_a_checkpoint_can_stop_a_run(tmp_path):
+    """Each of them in turn with a byte that is no text and no array of ours."""
+    save(tmp_path, {1: None, 2: None})
+    whole = tmp_path / "whole"
+    (tmp_path / "checkpoints").rename(whole)
+    names = [p.relative_to(whole) for p in (whole / "2").rglob("*") if p.is_file()]
+    for number, name in enumerate(names):
+        run = tmp_path / f"run-{number}"
+        shutil.copytree(whole, run / "checkpoints")
+        content = bytearray((run / "checkpoints" / name).read_bytes())
+        content[len(content) // 2] = 0xFD
+        (run / "checkpoints" / name).write_bytes(content)
+        with open_checkpoints(run) as checkpoints:
+            step, restored = checkpoints.restore(abstract())
+        assert step in (1, 2)
+        jax.tree.map(assert_array_equal, restored, small_state(step))
 
 
 def test_one_whose_metrics_cannot_be_read_is_set_aside(tmp_path):
