@@ -30,6 +30,7 @@ LEFT_OUT = {
     "make demo": "takes minutes; tests/cli/test_demo.py runs its commands, shrunk",
     "make test": "is what runs this test",
     "make faults": "takes an hour; tests/faults does each of them three times",
+    "python tests/faults": "is what `make faults` runs",
     "make lint": "is what tests/test_setup.py runs",
     "pip install": "changes the environment; tests/test_setup.py sees what it brings",
     "pip list": "belongs to the line after it",
