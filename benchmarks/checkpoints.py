@@ -50,7 +50,8 @@ def main() -> None:
             began = time.monotonic()
             checkpoints.restore(stage.abstract)
             figures["restore_s"] = round(time.monotonic() - began, 2)
-    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves(stage))
+    arrays = jax.tree.leaves(stage.abstract)
+    state_bytes = sum(array.size * array.dtype.itemsize for array in arrays)
     every = stage.run.checkpoint_every
     share = figures["save_costs_s"] / (every * figures["step_ms"] / 1e3)
     print(
@@ -107,11 +108,6 @@ def steps(stage, state, batch, count: int):
         state, _ = stage.step(state, batch)
     jax.block_until_ready(state)
     return state, time.monotonic() - began
-
-
-def leaves(stage):
-    """The arrays of the state, by their shapes."""
-    return jax.tree.leaves(stage.abstract)
 
 
 if __name__ == "__main__":

@@ -246,13 +246,11 @@ def _ranked(directory: epath.Path, steps: Iterable[int], best: Best | None):
             records[step] = soundness.read_record(directory / str(step))
         except DamagedError as error:
             warnings.warn(f"left out a damaged checkpoint, {error}", stacklevel=3)
-    if best:
-
-        def goodness(entry) -> float:
-            return score(entry[1].metrics, best)
-
-        return sorted(records.items(), key=goodness, reverse=True)
-    return records.items()
+    if best is None:
+        return records.items()
+    return sorted(
+        records.items(), key=lambda pair: score(pair[1].metrics, best), reverse=True
+    )
 
 
 def _read_arrays(path: epath.Path) -> dict[str, Any]:

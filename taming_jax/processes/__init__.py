@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from taming_jax.processes.line import Line
 from taming_jax.processes.place import Place, find_place
@@ -182,11 +183,20 @@ def stop_point(wish: int) -> int:
     return wish if _Here.line is None else _Here.line.stop_point(wish)
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that the numbers depend on, as far as they are."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def _join(place: Place, alike: Mapping[str, Any], timeout: float) -> None:
     _Here.line = Line(place.coordinator, place.processes, place.process, timeout)
     sys.excepthook = _end_by_exception
     atexit.register(_leave)
-    _check_alike({"code": _code(), "versions": _versions(), **alike})
+    _check_alike({"code": _code(), "versions": versions(), **alike})
     jax.distributed.initialize(
         place.coordinator,
         place.processes,
@@ -230,27 +240,15 @@ def _difference(usual: Any, odd: Any) -> str:
     return "; ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {name: value}
-    parts = [_flat(v, f"{name}.{k}" if name else k) for k, v in value.items()]
-    return {k: v for part in parts for k, v in part.items()}
+def _flat(value: Any) -> dict[str, Any]:
+    return flatten_dict(value, sep=".") if isinstance(value, dict) else {"": value}
 
 
 def _code() -> dict[str, str]:
     """File of this package -> digest."""
     package = Path(__file__).parents[1]
-    return {
-        str(path.relative_to(package)): hashlib.sha256(path.read_bytes()).hexdigest()[
-            :12
-        ]
-        for path in sorted(package.rglob("*.py"))
-    }
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+    digests = {}
+    for path in sorted(package.rglob("*.py")):
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=6)
+        digests[str(path.relative_to(package))] = digest.hexdigest()
+    return digests

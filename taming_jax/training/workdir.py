@@ -9,16 +9,15 @@ W may be in a bucket; the lock is a lease then, and room is no question.
 
 import contextlib
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from etils import epath
+from flax.traverse_util import flatten_dict
 
 from taming_jax import processes
 from taming_jax.files import in_bucket, unanswered, write_json
@@ -32,8 +31,6 @@ FIXED = ("seed", "data", "{stage}.model", "{stage}.discriminator",
 # (The adversarial weight may not become or leave 0: without one there is no adversary.)
 # Where the data lie is no part of what they are: their identity is compared.
 PLACES = ("data.train", "data.val")
-
-LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 @contextlib.contextmanager
@@ -110,8 +107,7 @@ def check_and_record(
         "config": config,
         "data": identity,
         "facts": facts,
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES}
-        | {"python": platform.python_version()},
+        "versions": processes.versions(),
     }
     record = json.loads(json.dumps(record))
     changes = []
@@ -183,7 +179,7 @@ def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _check_facts(stage_dir: epath.Path, before: Mapping, now: Mapping) -> None:
-    before, now = _flat(before), _flat(now)
+    before, now = flatten_dict(before, sep="."), flatten_dict(now, sep=".")
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise ValueError(
@@ -197,7 +193,7 @@ def _compare(
     stage_dir: epath.Path, stage: str, before: Mapping, now: Mapping
 ) -> list[str]:
     fixed = tuple(key.format(stage=stage) for key in FIXED)
-    before, now = _flat(before), _flat(now)
+    before, now = flatten_dict(before, sep="."), flatten_dict(now, sep=".")
     changes = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
@@ -212,13 +208,3 @@ def _compare(
             )
         changes.append(f"{key}: {old!r} -> {new!r}")
     return changes
-
-
-def _flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
