@@ -1,9 +1,12 @@
 """The original's models by name: https://github.com/CompVis/taming-transformers.
 
 GENERATOR       encoder, quantizer, decoder         our side: "params"
+  GUMBEL_         with the Gumbel quantizer           "params"
+  EMA_            with the moving averages            variables by collection
+  SEGMENTATION_   of class maps                       "params" and "colours" [n,3]
 DISCRIMINATOR   with BatchNorm, _ACTNORM with that  our side: variables by collection
 PERCEPTUAL      VGG16 and heads of LPIPS            our side: models.perceptual's tree
-VQ_MODEL        a whole checkpoint                  our side: a dict of these three
+VQ_MODEL        a whole checkpoint, see `whole`     our side: a dict of these three
 GPT             the second stage's transformer      our side: "params"
 """
 
@@ -16,6 +19,7 @@ SAME = Transform(lambda a: a, lambda a: a)
 MATRIX = Transform(np.transpose, np.transpose)
 KERNEL = Transform(lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
 PER_CHANNEL = Transform(np.ravel, lambda v: v.reshape(1, -1, 1, 1))
+COLOURS = Transform(lambda w: w[:, :, 0, 0].T, lambda c: c.T[:, :, None, None])
 
 
 def _conv(ours: str, theirs: str) -> Table:
@@ -75,13 +79,32 @@ DECODER = (
     *_conv("up_{i}_resample", "up.{i}.upsample.conv"),
 )
 
-GENERATOR = (
-    *under("encoder/", "encoder.", ENCODER),
-    *_conv("quant_conv", "quant_conv"),
-    Row("quantizer/embedding", "quantize.embedding.weight", SAME),
-    *_conv("post_quant_conv", "post_quant_conv"),
-    *under("decoder/", "decoder.", DECODER),
+
+def _generator(quantizer: Table) -> Table:
+    return (
+        *under("encoder/", "encoder.", ENCODER),
+        *_conv("quant_conv", "quant_conv"),
+        *under("quantizer/", "quantize.", quantizer),
+        *_conv("post_quant_conv", "post_quant_conv"),
+        *under("decoder/", "decoder.", DECODER),
+    )
+
+
+_TABLE = (Row("embedding", "embedding.weight", SAME),)
+_GUMBEL = (*_conv("proj", "proj"), Row("embedding", "embed.weight", SAME))
+_AVERAGES = (
+    Row("sizes", "embedding.cluster_size", SAME),
+    Row("sums", "embedding.embed_avg", SAME),
 )
+
+GENERATOR = _generator(_TABLE)
+GUMBEL_GENERATOR = _generator(_GUMBEL)
+EMA_GENERATOR = (
+    *under("params/", "", GENERATOR),
+    *under("codebook/quantizer/", "quantize.", _AVERAGES),
+)
+# A fixed random matrix, by which the original paints its classes.
+SEGMENTATION_GENERATOR = (*GENERATOR, Row("colours", "colorize", COLOURS))
 
 
 def _batch_norm(ours: str, theirs: str) -> Table:
@@ -128,11 +151,17 @@ PERCEPTUAL = (
     Row(None, "scaling_layer.scale", SAME),
 )
 
-VQ_MODEL = (
-    *under("generator/", "", GENERATOR),
-    *under("discriminator/", "loss.discriminator.", DISCRIMINATOR),
-    *under("perceptual/", "loss.perceptual_loss.", PERCEPTUAL),
-)
+
+def whole(generator: Table, discriminator: Table = DISCRIMINATOR) -> Table:
+    """A checkpoint of the first stage, the networks of its loss included."""
+    return (
+        *under("generator/", "", generator),
+        *under("discriminator/", "loss.discriminator.", discriminator),
+        *under("perceptual/", "loss.perceptual_loss.", PERCEPTUAL),
+    )
+
+
+VQ_MODEL = whole(GENERATOR)
 
 
 def _linear(ours: str, theirs: str) -> Table:

@@ -9,6 +9,7 @@ from taming_jax.interop.names import (
     DISCRIMINATOR_ACTNORM,
     ENCODER,
     GPT,
+    GUMBEL_GENERATOR,
     PERCEPTUAL,
     VQ_MODEL,
 )
@@ -23,6 +24,7 @@ OF_NO_USE += ("attn.mask",)
     [
         ("01_encoder", ENCODER),
         ("01_decoder_variant", DECODER),
+        ("03_gumbelvq", GUMBEL_GENERATOR),
         ("06_discriminator_batchnorm", DISCRIMINATOR),
         ("06_discriminator_actnorm", DISCRIMINATOR_ACTNORM),
         ("07_lpips", PERCEPTUAL),
