@@ -121,7 +121,9 @@ def read(path: str | PurePath, stage: str, best: bool = False) -> Stored:
     directory = find(path, stage)
     record = json.loads((directory / "config.json").read_text())
     if (directory / "weights.npz").exists():
-        step, variables = record["step"], _read_arrays(directory / "weights.npz")
+        variables = {"params": {}, "codebook": {}}
+        variables |= _read_arrays(directory / "weights.npz")
+        step = record["step"]
     else:
         step, variables = read_checkpoint(directory, BEST_BY[stage] if best else None)
     return Stored(directory, stage, record, step, variables)
@@ -140,22 +142,26 @@ def read_checkpoint(
     Raises:
       ValueError: if there is no checkpoint, or none that is sound.
     """
-    directory = located(stage_dir) / "checkpoints"
-    if not directory.is_dir():
-        raise ValueError(f"{stage_dir} has no checkpoints: is it a run's directory?")
-    steps = soundness.steps_in(directory)
-    if not steps:
-        raise ValueError(f"{directory} holds no checkpoint yet: train first")
-    for step, record in _ranked(directory, steps, best):
-        wanted = [p for p in record.arrays if p.startswith(("ema/", "codebook/"))]
-        try:
-            arrays = soundness.read_arrays(directory / str(step), record, wanted)
-        except DamagedError as error:
-            warnings.warn(f"left out a damaged checkpoint, {error}", stacklevel=2)
-            continue
-        parts = {"ema": {}, "codebook": {}} | unflatten_dict(arrays, sep="/")
-        return step, {"params": parts["ema"], "codebook": parts["codebook"]}
-    raise ValueError(f"{directory}: every checkpoint is damaged; train again")
+    step, parts = _from_checkpoint(stage_dir, ("ema", "codebook"), best)
+    return step, {"params": parts["ema"], "codebook": parts["codebook"]}
+
+
+def read_discriminator(path: str | PurePath, stage: str) -> dict[str, Any] | None:
+    """The discriminator that a tokenizer was trained against.
+
+    Its variables, {"params": ..., "batch_stats": ...}; None where there was none, or it
+    was not kept. `path` and `stage` are as `find` takes them; raises ValueError as
+    `read` does.
+    """
+    directory = find(path, stage)
+    if (directory / "weights.npz").exists():
+        kept = directory / "discriminator.npz"
+        return _read_arrays(kept) if kept.exists() else None
+    _, parts = _from_checkpoint(directory, ("adversary",))
+    adversary = parts["adversary"]
+    if not adversary:
+        return None
+    return {"params": adversary["params"], **adversary.get("stats", {})}
 
 
 def score(metrics: Mapping[str, float], best: Best) -> float:
@@ -220,6 +226,28 @@ def codes_fingerprint(settings: Mapping[str, Any], variables: Mapping[str, Any])
     return digest.hexdigest()[:32]
 
 
+def _from_checkpoint(
+    stage_dir: str | PurePath, parts: tuple[str, ...], best: Best | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Parts of the state, {} where it has none, in the newest sound checkpoint."""
+    directory = located(stage_dir) / "checkpoints"
+    if not directory.is_dir():
+        raise ValueError(f"{stage_dir} has no checkpoints: is it a run's directory?")
+    steps = soundness.steps_in(directory)
+    if not steps:
+        raise ValueError(f"{directory} holds no checkpoint yet: train first")
+    prefixes = tuple(f"{part}/" for part in parts)
+    for step, record in _ranked(directory, steps, best):
+        wanted = [p for p in record.arrays if p.startswith(prefixes)]
+        try:
+            arrays = soundness.read_arrays(directory / str(step), record, wanted)
+        except DamagedError as error:
+            warnings.warn(f"left out a damaged checkpoint, {error}", stacklevel=3)
+            continue
+        return step, {part: {} for part in parts} | unflatten_dict(arrays, sep="/")
+    raise ValueError(f"{directory}: every checkpoint is damaged; train again")
+
+
 def _directory(path: str | PurePath, stage: str) -> epath.Path | None:
     given = located(path)
     with reached(given, "the model"):
@@ -245,7 +273,7 @@ def _ranked(directory: epath.Path, steps: Iterable[int], best: Best | None):
         try:
             records[step] = soundness.read_record(directory / str(step))
         except DamagedError as error:
-            warnings.warn(f"left out a damaged checkpoint, {error}", stacklevel=3)
+            warnings.warn(f"left out a damaged checkpoint, {error}", stacklevel=4)
     if best is None:
         return records.items()
     return sorted(
@@ -265,7 +293,7 @@ def _read_arrays(path: epath.Path) -> dict[str, Any]:
         name: array.astype(np.float32) if array.dtype.kind == "f" else array
         for name, array in arrays.items()
     }
-    return {"params": {}, "codebook": {}} | unflatten_dict(full, sep="/")
+    return unflatten_dict(full, sep="/")
 
 
 def _rounded(name: str, array: np.ndarray, dtype: str) -> np.ndarray:

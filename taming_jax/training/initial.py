@@ -1,21 +1,27 @@
-"""Starting from weights that another run has learned, instead of from chance."""
+"""Starting from weights that another run has learned, instead of from chance.
 
+path --stored--> averaged weights, codebook's statistics, discriminator --> state
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
 
-from taming_jax import stored
-from taming_jax.training.state import TrainState
+from taming_jax import processes, stored
+from taming_jax.training.state import Adversary, TrainState
 
 
 def start_from(path: str | None, state: TrainState, stage: str) -> TrainState:
     """The first state with the averaged weights of the model at `path`, if given.
 
-    Optimizers, adversary and counters are those of a new run.
+    A tokenizer's discriminator comes along where it was kept and is of the same form;
+    a new one begins otherwise, and it is said. Optimizers and counters are those of a
+    new run.
 
     Args:
-      path: of a run or an exported model, as `stored.find` takes it.
+      path: of a run, an exported or a converted model, as `stored.find` takes it.
       state: at step 0.
       stage: whose weights they are.
 
@@ -24,31 +30,56 @@ def start_from(path: str | None, state: TrainState, stage: str) -> TrainState:
     """
     if path is None:
         return state
-    params = jax.tree.map(
-        lambda new, old: jax.device_put(new, old.sharding),
-        read_params(path, state.params, stage),
-        state.params,
-    )
-    return state.replace(params=params, ema=jax.tree.map(lambda p: p.copy(), params))
+    model = _read(path, state.params, stage)
+    params = _placed(model.variables["params"], state.params)
+    state = state.replace(params=params, ema=jax.tree.map(lambda p: p.copy(), params))
+    if _shapes(model.variables["codebook"]) == _shapes(state.codebook):
+        state = state.replace(
+            codebook=_placed(model.variables["codebook"], state.codebook)
+        )
+    if state.adversary is None:
+        return state
+    return state.replace(adversary=_adversary(path, state.adversary, stage))
 
 
-def read_params(path: str, params: Any, stage: str) -> Any:
-    """The averaged parameters of the model at `path`, if they are like `params`.
-
-    Raises:
-      ValueError: as `start_from`.
-    """
-    theirs = stored.read(path, stage).variables["params"]
-    _check_same(path, theirs, params)
-    return theirs
+def check_start(path: str, params: Any, stage: str) -> None:
+    """Raises ValueError where `start_from` would, for parameters given by shapes."""
+    _read(path, params, stage)
 
 
-def _check_same(path: str, theirs, ours) -> None:
-    theirs = {k: v.shape for k, v in flatten_dict(theirs, sep="/").items()}
-    ours = {k: v.shape for k, v in flatten_dict(ours, sep="/").items()}
+def _read(path: str, params: Any, stage: str) -> stored.Stored:
+    model = stored.read(path, stage)
+    theirs, ours = _shapes(model.variables["params"]), _shapes(params)
     odd = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
     if odd:
         raise ValueError(
             f"init_from={path} is another model: {len(odd)} parameters differ, "
             f"first {odd[0]}: {theirs.get(odd[0])} there, {ours.get(odd[0])} here"
         )
+    return model
+
+
+def _adversary(path: str, new: Adversary, stage: str) -> Adversary:
+    """The discriminator at `path`, or the new one; its optimizer is new either way."""
+    ours = {"params": new.params, **new.stats}
+    theirs = stored.read_discriminator(path, stage)
+    if theirs is None or _shapes(theirs) != _shapes(ours):
+        reason = "brings no discriminator" if theirs is None else "has another one"
+        if processes.is_first():
+            print(f"init_from={path} {reason}: a new one begins to learn", flush=True)
+        return new
+    placed = dict(_placed(theirs, ours))
+    return new.replace(params=placed.pop("params"), stats=placed)
+
+
+def _placed(arrays: Any, like: Any) -> Any:
+    """The arrays where those of `like` lie, in their dtype."""
+    return jax.tree.map(
+        lambda new, old: jax.device_put(new.astype(old.dtype), old.sharding),
+        arrays,
+        like,
+    )
+
+
+def _shapes(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in flatten_dict(tree, sep="/").items()}

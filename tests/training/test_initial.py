@@ -2,12 +2,21 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from numpy.testing import assert_array_equal
 from tiny_stage import CONFIG, build, random_state
 
+from taming_jax import stored
 from taming_jax.training.checkpoints import Checkpoints
 from taming_jax.training.initial import start_from
+
+
+def judged(**changes):
+    """The tiny stage, with statistics in its discriminator."""
+    form = {"channels": 8, "layers": 1, "norm": "batch"}
+    return build(**({"discriminator": form} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +25,16 @@ def other(tmp_path_factory):
     directory = tmp_path_factory.mktemp("other") / "vqgan"
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps({"config": CONFIG}))
-    state = random_state(build(), step=5)
-    state = state.replace(ema=jax.tree.map(lambda p: p + 1, state.params))
+    state = random_state(judged(), step=5)
+    adversary = state.adversary
+    state = state.replace(
+        ema=jax.tree.map(lambda p: p + 1, state.params),
+        codebook=jax.tree.map(lambda p: p + 2, state.codebook),
+        adversary=adversary.replace(
+            params=jax.tree.map(lambda p: p + 3, adversary.params),
+            stats=jax.tree.map(lambda p: p + 4, adversary.stats),
+        ),
+    )
     best = ("psnr", "max")
     with Checkpoints(directory / "checkpoints", keep=1, best=best) as checkpoints:
         checkpoints.save(5, state)
@@ -25,33 +42,79 @@ def other(tmp_path_factory):
 
 
 def test_without_a_directory_the_state_is_left_alone():
-    state = random_state(build(), step=0)
+    state = random_state(judged(), step=0)
     assert start_from(None, state, "vqgan") is state
 
 
 @pytest.mark.parametrize("part", ["params", "ema"])
 def test_weights_are_the_other_runs_averages(other, part):
     directory, theirs = other
-    ours = start_from(directory, random_state(build(), step=0), "vqgan")
+    ours = start_from(directory, random_state(judged(), step=0), "vqgan")
     jax.tree.map(assert_array_equal, getattr(ours, part), theirs.ema)
 
 
+@pytest.mark.parametrize("part", ["params", "stats"])
+def test_the_discriminator_comes_along(other, part):
+    directory, theirs = other
+    ours = start_from(directory, random_state(judged(), step=0), "vqgan")
+    jax.tree.map(
+        assert_array_equal,
+        getattr(ours.adversary, part),
+        getattr(theirs.adversary, part),
+    )
+
+
+def test_what_the_quantizer_has_counted_comes_along(other):
+    directory, theirs = other
+    ours = start_from(directory, random_state(judged(), step=0), "vqgan")
+    jax.tree.map(assert_array_equal, ours.codebook, theirs.codebook)
+
+
 def test_all_else_is_a_new_runs(other):
-    new = random_state(build(), step=0)
+    new = random_state(judged(), step=0)
     ours = start_from(other[0], new, "vqgan")
-    old = ours.replace(params=new.params, ema=new.ema)
+    adversary = new.adversary.replace(opt_state=ours.adversary.opt_state)
+    old = ours.replace(
+        params=new.params, ema=new.ema, codebook=new.codebook, adversary=adversary
+    )
     jax.tree.map(assert_array_equal, old, new)
+
+
+def test_a_discriminator_of_another_form_stays_behind(other, capsys):
+    new = random_state(judged(discriminator={"channels": 4, "layers": 1}), step=0)
+    ours = start_from(other[0], new, "vqgan")
+    jax.tree.map(assert_array_equal, ours.adversary, new.adversary)
+    assert "has another one: a new one begins to learn" in capsys.readouterr().out
+
+
+def test_a_model_that_was_exported_brings_no_discriminator(other, tmp_path, capsys):
+    model = stored.read(other[0], "vqgan")
+    stored.write(tmp_path / "vqgan", model, dtype="float32", card={})
+    new = random_state(judged(), step=0)
+    ours = start_from(str(tmp_path), new, "vqgan")
+    jax.tree.map(assert_array_equal, ours.adversary, new.adversary)
+    assert "brings no discriminator" in capsys.readouterr().out
+
+
+def test_a_discriminator_that_was_kept_beside_the_weights_comes_along(other, tmp_path):
+    directory, theirs = other
+    model = stored.read(directory, "vqgan")
+    stored.write(tmp_path / "vqgan", model, dtype="float32", card={})
+    kept = {"params": theirs.adversary.params, **theirs.adversary.stats}
+    np.savez(tmp_path / "vqgan" / "discriminator.npz", **flatten_dict(kept, sep="/"))
+    ours = start_from(str(tmp_path), random_state(judged(), step=0), "vqgan")
+    jax.tree.map(assert_array_equal, ours.adversary.params, theirs.adversary.params)
 
 
 def test_averages_and_parameters_share_no_memory(other):
     """Else the step could not take both over."""
-    ours = start_from(other[0], random_state(build(), step=0), "vqgan")
+    ours = start_from(other[0], random_state(judged(), step=0), "vqgan")
     take = jax.jit(lambda s: jax.tree.map(jnp.negative, s), donate_argnums=0)
     assert jax.tree.leaves(take((ours.params, ours.ema)))
 
 
 def test_another_model_is_refused(other):
-    new = random_state(build(model={"quantizer": {"codebook_size": 8, "dim": 4}}))
+    new = random_state(judged(model={"quantizer": {"codebook_size": 8, "dim": 4}}))
     named = r"another model: 1 parameters differ, first quantizer/embedding: \(16, 4\)"
     with pytest.raises(ValueError, match=named):
         start_from(other[0], new, "vqgan")
@@ -59,4 +122,4 @@ def test_another_model_is_refused(other):
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no model at .*W or W/vqgan"):
-        start_from(str(tmp_path), random_state(build()), "vqgan")
+        start_from(str(tmp_path), random_state(judged()), "vqgan")
