@@ -98,6 +98,7 @@ class VQGANLoss:
     adaptive_weight: bool = True
     disc_start: int | float = 0  # from here the discriminator learns
     adversarial_start: int | float | None = None  # from here it counts; None: at once
+    disc_warmup: int = 2_000  # or, after init_from, so many steps after disc_start
     adversarial_ramp: int = 0  # steps to full weight
     decoder_only_start: int | float | None = None  # from here the codes are frozen
     alternating: bool = False  # the original's order: a second forward pass
@@ -107,13 +108,19 @@ class VQGANLoss:
         _require(self, "adversarial_loss", self.adversarial_loss in kinds, kinds)
         for name in ("l1_weight", "l2_weight", "difference_weight",
                      "sharpness_weight", "perceptual_weight", "codebook_weight",
-                     "adversarial_weight"):  # fmt: skip
+                     "adversarial_weight", "disc_warmup"):  # fmt: skip
             _require(self, name, getattr(self, name) >= 0, "at least 0")
 
-    def resolved(self, steps: int) -> "VQGANLoss":
-        """The same with every start as a step of a run of `steps`."""
+    def resolved(self, steps: int, begun: bool) -> "VQGANLoss":
+        """The same with every start as a step of a run of `steps`.
+
+        begun: whether the model begins with weights. Then a discriminator that knows
+        nothing yet, or not yet these pictures, would spoil it: it learns first.
+        """
         disc_start = _as_step(self.disc_start, steps)
         counts = self.adversarial_start
+        if counts is None and begun:
+            counts = disc_start + self.disc_warmup
         frozen = self.decoder_only_start
         return dataclasses.replace(
             self,
@@ -164,7 +171,8 @@ class VQGANRecipe:
             ),
             run=_construct(Run, **run),
         )
-        return dataclasses.replace(recipe, loss=recipe.loss.resolved(recipe.run.steps))
+        loss = recipe.loss.resolved(recipe.run.steps, begun=bool(recipe.init_from))
+        return dataclasses.replace(recipe, loss=loss)
 
     def __post_init__(self):
         if self.loss.alternating and self.run.accumulate > 1:

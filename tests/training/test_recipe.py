@@ -58,6 +58,12 @@ def test_adversary_counts_as_soon_as_it_learns_unless_told():
     assert recipe(disc_start=5, adversarial_start=None).loss.adversarial_start == 5
 
 
+@pytest.mark.parametrize(("given", "counts"), [(None, 105), (7, 7)])
+def test_after_init_from_the_discriminator_learns_before_it_counts(given, counts):
+    starts = {"disc_start": 5, "adversarial_start": given, "disc_warmup": 100}
+    assert recipe(init_from="W", **starts).loss.adversarial_start == counts
+
+
 def test_codes_are_never_frozen_unless_told():
     assert recipe(decoder_only_start=None).loss.decoder_only_start == NEVER
 
