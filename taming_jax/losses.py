@@ -16,6 +16,7 @@ from taming_jax.models.schedules import ramp
 __all__ = [
     "DISCRIMINATOR_LOSSES",
     "adaptive_weight",
+    "cross_entropy_loss",
     "difference_loss",
     "generator_loss",
     "hinge_loss",
@@ -52,6 +53,15 @@ def sharpness_loss(*, x, x_hat) -> jax.Array:
     and leaves open where (after the variances of Abrahamyan et al. 2022).
     """
     return jnp.mean(jnp.abs(_sharpness(x) - _sharpness(x_hat)))
+
+
+def cross_entropy_loss(*, one_hot, logits) -> jax.Array:
+    """mean of -t log s(l) - (1 - t) log s(-l), s the logistic function.
+
+    Of class maps, t one-hot and l logits [B,H,W,C]: whether a pixel is of a class is
+    asked for each class by itself, as in the original.
+    """
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, one_hot))
 
 
 def generator_loss(fake) -> jax.Array:

@@ -7,6 +7,9 @@
     B batch    H, W any size >= stride    h, w = H // stride, W // stride
     C channels of the images              D dimension of the codes
 
+A tokenizer of class maps (`classes`) is the same with C classes for channels: int32
+[B,H,W] goes in and becomes one-hot, C logits of each pixel come out.
+
 Parameters carry these names: encoder, quant_conv, quantizer, post_quant_conv, decoder.
 """
 
@@ -21,7 +24,7 @@ from taming_jax.models.autoencoder import Decoder, Encoder
 from taming_jax.models.convolution import Conv
 from taming_jax.models.fields import DTYPES, choose, strict
 from taming_jax.models.quantizers import QUANTIZERS, Quantized
-from taming_jax.units import Codes, Images
+from taming_jax.units import ClassMaps, Codes, Images
 
 # Where the gradients that the adaptive weight compares are taken.
 LAST_KERNEL = ("decoder", "conv_out", "kernel")
@@ -36,6 +39,7 @@ class VQGAN(nn.Module):
     dtype: of activations and products, "float32" or "bfloat16"; parameters, codebook
         distances and the images that come out are float32.
     remat: recompute blocks in the backward pass instead of keeping activations.
+    classes: it reads class maps, of as many classes as the halves' image_channels.
     """
 
     encoder: Mapping = dataclasses.field(default_factory=dict)
@@ -43,6 +47,7 @@ class VQGAN(nn.Module):
     quantizer: Mapping = dataclasses.field(default_factory=dict)
     dtype: str = "float32"
     remat: bool = False
+    classes: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -52,6 +57,12 @@ class VQGAN(nn.Module):
             raise ValueError(
                 f"the encoder's stride is {encoder.stride}, the decoder's "
                 f"{decoder.stride}; they must agree: patch_size * 2^(levels - 1)"
+            )
+        if encoder.image_channels != decoder.image_channels:
+            raise ValueError(
+                f"the encoder's image_channels is {encoder.image_channels}, the "
+                f"decoder's {decoder.image_channels}; what comes out is what went in: "
+                "set both alike"
             )
 
     def setup(self):
@@ -64,18 +75,21 @@ class VQGAN(nn.Module):
             decoder.latent_channels, size=1, name="post_quant_conv"
         )
 
-    def __call__(self, images: Images, *, train: bool, step=None):
+    def __call__(self, images: Images | ClassMaps, *, train: bool, step=None):
         """Images [B,H,W,C] -> (reconstruction [B,h*stride,w*stride,C], Quantized).
 
+        Of class maps [B,H,W] the reconstruction is logits.
         step: int32 [], for quantizers that change with it; None: as after training.
         """
         quantized = self.encode(images, train=train, step=step)
         return self.decode_latents(quantized.z, train=train), quantized
 
-    def encode(self, images: Images, *, train: bool = False, step=None) -> Quantized:
+    def encode(
+        self, images: Images | ClassMaps, *, train: bool = False, step=None
+    ) -> Quantized:
         """Images [B,H,W,C] in [-1,1] -> Quantized, its codes int32 [B,h,w]."""
-        self._check(images)
-        z = self._quant_conv(self._encoder(images, train=train))
+        self.check(images)
+        z = self._quant_conv(self._encoder(self.target(images), train=train))
         return self._quantizer(z, train=train, step=step)
 
     def decode(self, codes: Codes) -> Images:
@@ -85,6 +99,13 @@ class VQGAN(nn.Module):
     def decode_latents(self, z: jax.Array, *, train: bool = False) -> Images:
         """Latents [B,h,w,D] -> images float32 [B,h*stride,w*stride,C], unclipped."""
         return self._decoder(self._post_quant_conv(z), train=train)
+
+    @nn.nowrap
+    def target(self, images: Images | ClassMaps) -> jax.Array:
+        """What the decoder is to give, [B,H,W,C]: images, or class maps as one-hot."""
+        if self.classes:
+            return jax.nn.one_hot(images, self.image_channels)
+        return images
 
     @nn.nowrap
     def after_update(self, params, codebook, latents, *, step, key):
@@ -111,7 +132,7 @@ class VQGAN(nn.Module):
 
     @property
     def image_channels(self) -> int:
-        """C of the images that go in and come out."""
+        """C of the images that go in and come out, or the number of classes."""
         return self._parts()[0].image_channels
 
     @nn.nowrap
@@ -127,25 +148,44 @@ class VQGAN(nn.Module):
         )
 
     @nn.nowrap
-    def _check(self, images):
-        encoder = self._parts()[0]
-        if images.ndim != 4 or images.shape[-1] != encoder.image_channels:
-            raise ValueError(
-                f"images have shape {images.shape}; this model takes "
-                f"[batch, height, width, {encoder.image_channels}]"
-            )
+    def check(self, images) -> None:
+        """Raises ValueError if these are no images, or class maps, for this model."""
+        encoder, kind = self._parts()[0], "images"
+        given, wanted = images.shape, f"[batch, height, width, {self.image_channels}]"
+        fits = images.ndim == 4 and images.shape[-1] == self.image_channels
+        if self.classes:
+            kind, wanted = "class maps", "integers [batch, height, width]"
+            given = f"{given} and are {images.dtype}"
+            fits = images.ndim == 3 and jnp.issubdtype(images.dtype, jnp.integer)
+        if not fits:
+            raise ValueError(f"{kind} have shape {given}; this model takes {wanted}")
         if min(images.shape[1:3]) < encoder.stride:
             raise ValueError(
-                f"images are {images.shape[1]} x {images.shape[2]} pixels; this model "
+                f"{kind} are {images.shape[1]} x {images.shape[2]} pixels; this model "
                 f"needs {encoder.stride} at least in each direction: enlarge them"
             )
 
 
-def encode_images(model: VQGAN, variables: Mapping, images: Images) -> Codes:
+def blank(model: VQGAN, side: int) -> Images | ClassMaps:
+    """One input of zeros, to initialise or to compile with."""
+    if model.classes:
+        return jnp.zeros((1, side, side), jnp.int32)
+    return jnp.zeros((1, side, side, model.image_channels))
+
+
+def encode_images(
+    model: VQGAN, variables: Mapping, images: Images | ClassMaps
+) -> Codes:
     """[B,H,W,C] in [-1,1] -> int32 [B,h,w]: a trained model's codes, to be jitted."""
     return model.apply(variables, images, train=False, method="encode").codes
 
 
-def decode_codes(model: VQGAN, variables: Mapping, codes: Codes) -> Images:
-    """[B,h,w] -> [B,H,W,C], clipped to [-1,1]: its pictures, to be jitted."""
-    return jnp.clip(model.apply(variables, codes, method="decode"), -1.0, 1.0)
+def decode_codes(model: VQGAN, variables: Mapping, codes: Codes) -> Images | ClassMaps:
+    """[B,h,w] -> [B,H,W,C], clipped to [-1,1]: its pictures, to be jitted.
+
+    Of a model of class maps [B,H,W], the likeliest class of each pixel.
+    """
+    images = model.apply(variables, codes, method="decode")
+    if model.classes:
+        return jnp.argmax(images, axis=-1).astype(jnp.int32)
+    return jnp.clip(images, -1.0, 1.0)
