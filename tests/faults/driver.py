@@ -192,7 +192,9 @@ def live(run: Run, expected: Path) -> list[Event]:
         process = run.start()
         if fault:
             target += run.rng.randint(0, (STEPS[run.stage] - target) // (left + 2))
-            until(functools.partial(reached, run, before, target), run, process)
+            heard = fault in (terminated, interrupted)  # from the first step on
+            moment = max(target, int(heard))
+            until(functools.partial(reached, run, before, moment), run, process)
         ending = fault(run, process) if fault else ended(run, process, None, 0)
         said = run.said()[before:]
         events.append(
