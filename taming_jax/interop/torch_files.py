@@ -1,0 +1,261 @@
+"""Files of torch.save, of both formats, read without torch.
+
+    path --read_zip, read_legacy--> content, whose tensors are still in the file
+
+    zip     NAME/data.pkl  NAME/data/0, 1, ...  NAME/byteorder  NAME/version
+    legacy  pickles of: magic number, protocol, system, content, keys of the storages;
+            then for each key, in that order, the number of elements and the elements
+
+In both the content is a pickle in which tensors are calls of torch's functions, and
+their storages are elsewhere: ("storage", class, key, device, number of elements).
+"""
+
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from taming_jax.interop import archives, pickles
+from taming_jax.interop.pickles import Global, Opaque
+from taming_jax.interop.tensors import DTYPES, Extent, Tensor, view
+
+MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_OF_STORAGES = {
+    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16",
+    "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8",
+    "Bool": "bool", "ComplexFloat": "complex64", "ComplexDouble": "complex128",
+    "Untyped": "uint8",
+}  # fmt: skip
+_STORAGE = re.compile(r"torch\.(?:cuda\.|storage\.)?(\w+)Storage")
+_NUMPY_NUMBER = re.compile(r"[biufc]\d{1,2}")
+
+
+class Storage(NamedTuple):
+    """What tensors look at.
+
+    Attributes:
+      dtype: of its elements; None if its class is not known here.
+      extent: where its bytes are.
+      big_endian: the order of the bytes of an element.
+    """
+
+    dtype: np.dtype | None
+    extent: Extent
+    big_endian: bool = False
+
+
+def read_zip(path: Path) -> Any:
+    """The content of a file as torch.save has written it since 2020.
+
+    Raises:
+      ValueError: if it is another archive, damaged, or what it holds does not fit.
+    """
+    entries = archives.entries(path)
+    top = _top(entries)
+    order = b"little"
+    if f"{top}byteorder" in entries:
+        order = entries[f"{top}byteorder"].read_all(16)
+    if order not in (b"little", b"big"):
+        raise ValueError(f"its order of bytes is {order!r}, neither little nor big")
+
+    def persistent(identity: Any) -> Any:
+        if _is_module(identity):
+            return identity[1]
+        dtype, key, count, *_ = _storage(identity)
+        if f"{top}data/{key}" not in entries:
+            raise ValueError(f"storage {key[:80]!r} is not in it")
+        extent = entries[f"{top}data/{key}"]
+        if dtype and count * dtype.itemsize != extent.size:
+            raise ValueError(f"storage {key!r} has {extent.size} bytes, not {count} x "
+                             f"{dtype}")  # fmt: skip
+        return Storage(dtype, extent, order == b"big")
+
+    pickle = entries[f"{top}data.pkl"].read_all(pickles.BYTES)
+    return pickles.load(pickle, CALLS, persistent)[0]
+
+
+def read_legacy(path: Path) -> Any:
+    """The content of a file as torch.save wrote it before, and still does if asked.
+
+    Its pickle is read twice: where the storages are is known only behind it.
+
+    Raises:
+      ValueError: if it is something else, damaged, or what it holds does not fit.
+    """
+    with path.open("rb") as file:
+        data = file.read(pickles.BYTES)
+        size = file.seek(0, 2)
+    at, heads = 0, []
+    for _ in range(3):
+        value, at = pickles.load(data, begin=at)
+        heads.append(value)
+    if heads[:2] != [MAGIC, _LEGACY_PROTOCOL]:
+        raise ValueError(
+            "it is a pickle, but not of torch.save: load what it holds where it comes "
+            "from, and torch.save its state_dict()"
+        )
+    seen: dict[str, tuple[np.dtype | None, int]] = {}
+
+    def noted(identity: Any) -> None:
+        if not _is_module(identity):
+            dtype, key, count, _ = _storage(identity)
+            if seen.setdefault(key, (dtype, count)) != (dtype, count):
+                raise ValueError(f"storage {key[:80]!r} is told to be of two kinds")
+
+    keys, end = pickles.load(data, begin=pickles.load(data, {}, noted, at)[1])
+    extents = _legacy_extents(path, size, keys, end, seen)
+
+    def persistent(identity: Any) -> Any:
+        if _is_module(identity):
+            return identity[1]
+        dtype, key, _, part = _storage(identity)
+        return Storage(dtype, _part(extents[key], dtype, part))
+
+    return pickles.load(data, CALLS, persistent, at)[0]
+
+
+def _top(entries: Mapping[str, Extent]) -> str:
+    """The folder that all of a checkpoint is in, with its slash."""
+    tops = [name[: -len("data.pkl")] for name in entries if name.endswith("/data.pkl")]
+    if len(tops) != 1 or tops[0].count("/") != 1:
+        some = ", ".join(sorted(entries)[:3])[:80]
+        raise ValueError(f"it is an archive, but not of torch.save; it holds {some!r}")
+    if f"{tops[0]}constants.pkl" in entries:
+        raise ValueError(
+            "it is a program (TorchScript): torch.save the module's state_dict() alone"
+        )
+    return tops[0]
+
+
+def _is_module(identity: Any) -> bool:
+    """Legacy files point to the source of modules, too: it is not looked at."""
+    return isinstance(identity, tuple) and identity[:1] == ("module",)
+
+
+def _storage(identity: Any) -> tuple[np.dtype | None, str, int, Any]:
+    """dtype, key, number of elements, and which part of it, of a persistent id."""
+    match identity:
+        case ("storage", Global(name), str(key), _, int(count), *rest) if count >= 0:
+            found = _STORAGE.fullmatch(name)
+            dtype = _OF_STORAGES.get(found[1]) if found else None
+            return DTYPES.get(dtype), key, count, rest[0] if rest else None
+    raise ValueError("it points to something that is no storage")
+
+
+def _legacy_extents(
+    path: Path, size: int, keys: Any, at: int, seen: Mapping[str, tuple]
+) -> dict[str, Extent]:
+    """Where the storages are, which follow each other after the pickles."""
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("the list of its storages is missing")
+    extents = {}
+    with path.open("rb") as file:
+        for key in keys:
+            dtype, count = seen.get(key, (None, 0))
+            if dtype is None:
+                raise ValueError(f"storage {key[:80]!r} is of no class known here")
+            file.seek(at)
+            length = count * dtype.itemsize
+            if file.read(8) != struct.pack("<q", count) or at + 8 + length > size:
+                raise ValueError(
+                    f"it is cut short or damaged: storage {key[:80]!r} of {count} x "
+                    f"{dtype} does not follow at byte {at} of {size}"
+                )
+            extents[key] = Extent(path, at + 8, length)
+            at += 8 + length
+    if missing := seen.keys() - extents.keys():
+        raise ValueError(f"storage {min(missing)[:80]!r} is not in it")
+    return extents
+
+
+def _part(extent: Extent, dtype: np.dtype, part: Any) -> Extent:
+    """A storage that is part of another, as old versions wrote them."""
+    match part:
+        case None:
+            return extent
+        case (str(), int(offset), int(count)) if offset >= 0 and count >= 0:
+            begin, length = offset * dtype.itemsize, count * dtype.itemsize
+            if begin + length <= extent.size:
+                return Extent(extent.path, extent.begin + begin, length)
+    raise ValueError("a part of a storage reaches out of it")
+
+
+# What torch's functions, which the pickle calls, return here.
+
+
+def _tensor(
+    storage: Storage,
+    offset: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    requires_grad: bool = False,
+    hooks: Any = None,
+    metadata: Any = None,
+) -> Tensor:
+    return _typed_tensor(storage, offset, shape, strides, False, None, None, metadata)
+
+
+def _typed_tensor(
+    storage: Storage,
+    offset: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    requires_grad: bool,
+    hooks: Any,
+    dtype: Global | None,
+    metadata: Any = None,
+) -> Tensor:
+    """A tensor; its dtype is its storage's unless it says another."""
+    if not isinstance(storage, Storage):
+        raise TypeError(
+            "a tensor has its numbers inside of the pickle: use torch.save, not pickle"
+        )
+    known = DTYPES.get(dtype.name.removeprefix("torch.")) if dtype else storage.dtype
+    if known is None:
+        raise ValueError("a tensor's dtype is not known here, quantized perhaps")
+    if isinstance(metadata, dict) and any(metadata.values()):
+        raise ValueError("a tensor is to be conjugated or negated when it is read")
+    return view(storage.extent, known, shape, strides, offset, storage.big_endian)
+
+
+def _parameter(tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+def _of_type(function: Global, kind: Any, args: tuple, *_: Any) -> Any:
+    """A subclass of Tensor, or a tensor with attributes: the tensor in it."""
+    if function.name not in _TENSORS:
+        return Opaque(function, args)
+    return _TENSORS[function.name](*args)
+
+
+def _size(axes: Sequence[int] = ()) -> tuple[int, ...]:
+    return tuple(axes)
+
+
+def _numpy_number(dtype: Opaque, data: bytes) -> Any:
+    """A number of numpy as one of Python."""
+    (code, *_), (_, order, *_) = dtype.args, dtype.state
+    if not _NUMPY_NUMBER.fullmatch(code) or order not in tuple("<>|="):
+        return Opaque(dtype, (data,))
+    return np.frombuffer(data, f"{order}{code}")[0].item()
+
+
+_TENSORS = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _typed_tensor,
+}
+CALLS = _TENSORS | {
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._tensor._rebuild_from_type": _of_type,
+    "torch._tensor._rebuild_from_type_v2": _of_type,
+    "torch.Size": _size,
+    "numpy.core.multiarray.scalar": _numpy_number,
+    "numpy._core.multiarray.scalar": _numpy_number,
+}
