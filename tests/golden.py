@@ -24,6 +24,10 @@ from taming_jax.interop.tables import Table, to_ours
 
 FOLDER = Path(__file__).with_name("golden")
 
+# How names end whose tensors our models do not have: counters, constants, masks.
+OF_NO_USE = ("num_batches_tracked", "scaling_layer.shift", "scaling_layer.scale")
+OF_NO_USE += ("attn.mask",)
+
 
 @dataclass(frozen=True)
 class Golden:
@@ -97,10 +101,23 @@ def gpt_fields(params: dict) -> dict:
 
 
 def vqgan_fields(params: dict, **quantizer) -> dict:
-    """Translate the original VQModel's arguments into ours; legacy loss as there."""
+    """Translate the original VQModel's or GumbelVQ's arguments into ours."""
     size = {"codebook_size": params["n_embed"], "dim": params["embed_dim"]}
+    kind = gumbel_fields(params) if "kl_weight" in params else {"legacy": True}
     return {
         "encoder": autoencoder_fields(params["ddconfig"], "encoder"),
         "decoder": autoencoder_fields(params["ddconfig"], "decoder"),
-        "quantizer": {"name": "vq", "legacy": True, **size, **quantizer},
+        "quantizer": {"name": "vq", **size, **kind, **quantizer},
+    }
+
+
+def gumbel_fields(params: dict) -> dict:
+    """Translate the arguments of the original GumbelVQ that others do not have."""
+    schedule = params["temperature_scheduler_config"]["params"]
+    steps = ("warm_up_steps", "max_decay_steps")
+    return {
+        "name": "gumbel",
+        "kl_weight": params["kl_weight"],
+        "temperature": [schedule[f"lr_{name}"] for name in ("start", "max", "min")],
+        "temperature_steps": [schedule[name] for name in steps],
     }

@@ -90,15 +90,19 @@ def _generator(quantizer: Table) -> Table:
     )
 
 
-_TABLE = (Row("embedding", "embedding.weight", SAME),)
-_GUMBEL = (*_conv("proj", "proj"), Row("embedding", "embed.weight", SAME))
+VQ_QUANTIZER = (Row("embedding", "embedding.weight", SAME),)
+GUMBEL_QUANTIZER = (*_conv("proj", "proj"), Row("embedding", "embed.weight", SAME))
 _AVERAGES = (
     Row("sizes", "embedding.cluster_size", SAME),
     Row("sums", "embedding.embed_avg", SAME),
 )
+EMA_QUANTIZER = (
+    *under("params/", "", VQ_QUANTIZER),
+    *under("codebook/", "", _AVERAGES),
+)
 
-GENERATOR = _generator(_TABLE)
-GUMBEL_GENERATOR = _generator(_GUMBEL)
+GENERATOR = _generator(VQ_QUANTIZER)
+GUMBEL_GENERATOR = _generator(GUMBEL_QUANTIZER)
 EMA_GENERATOR = (
     *under("params/", "", GENERATOR),
     *under("codebook/quantizer/", "quantize.", _AVERAGES),

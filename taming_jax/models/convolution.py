@@ -58,7 +58,7 @@ def uniform(bound: float) -> Callable:
     """Return an initializer that draws from [-bound, bound)."""
 
     def draw(key, shape, dtype=jnp.float32):
-        return _flat(jax.random.uniform, key, shape, dtype, -bound, bound)
+        return flat(jax.random.uniform, key, shape, dtype, -bound, bound)
 
     return draw
 
@@ -67,12 +67,12 @@ def normal(deviation: float, mean: float = 0.0) -> Callable:
     """Return an initializer that draws from N(mean, deviation^2)."""
 
     def draw(key, shape, dtype=jnp.float32):
-        return mean + deviation * _flat(jax.random.normal, key, shape, dtype)
+        return mean + deviation * flat(jax.random.normal, key, shape, dtype)
 
     return draw
 
 
-def _flat(distribution, key, shape, *arguments):
+def flat(distribution: Callable, key, shape: tuple[int, ...], *arguments) -> jax.Array:
     """Draw as one row: the same numbers, and CPUs compile it eight times faster."""
     return distribution(key, (math.prod(shape),), *arguments).reshape(shape)
 

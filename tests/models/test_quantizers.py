@@ -18,7 +18,11 @@ from taming_jax.models.quantizers import (
 )
 
 KEY = jax.random.key(0)
-FIELDS = {"vq": {"codebook_size": 32, "dim": 5}}
+RNGS = {"quantizer": jax.random.key(3)}
+SIZE = {"codebook_size": 32, "dim": 5}
+FIELDS = {"vq": {}, "ema": {}, "gumbel": {"kl_weight": 0.1}}  # beside those
+NEAREST = sorted(QUANTIZERS.keys() - {"gumbel"})  # codes are those nearest to latents
+LEARNED = sorted(QUANTIZERS.keys() - {"ema"})  # the table is what gradients make of it
 
 
 def latents(*shape):
@@ -28,10 +32,15 @@ def latents(*shape):
 # What every quantizer promises.
 
 
-@pytest.fixture(params=QUANTIZERS)
-def quantizer(request):
+@pytest.fixture(scope="module", params=QUANTIZERS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def quantizer(name):
     """Each quantizer in turn: the module and its variables."""
-    module = QUANTIZERS[request.param](**FIELDS[request.param])
+    module = QUANTIZERS[name](**SIZE, **FIELDS[name])
     z = latents(2, 3, 4, module.dim)
     return module, jax.jit(partial(module.init, train=True, step=0))(KEY, z)
 
@@ -41,12 +50,13 @@ def test_codes_are_a_grid_of_indices_into_the_codebook(quantizer):
     codes = module.apply(variables, latents(2, 3, 4, 5), train=False, step=None).codes
     assert codes.shape == (2, 3, 4)
     assert codes.dtype == jnp.int32
-    assert ((codes >= 0) & (codes < module.codebook_size)).all()
+    assert ((codes >= 0) & (codes < module.size)).all()
 
 
+@pytest.mark.parametrize("name", NEAREST, scope="module")
 def test_codes_of_looked_up_vectors_are_the_codes(quantizer):
     module, variables = quantizer
-    codes = jnp.arange(module.codebook_size).reshape(1, 1, -1)
+    codes = jnp.arange(module.size).reshape(1, 1, -1)
     vectors = module.apply(variables, codes, method="lookup")
     again = module.apply(variables, vectors, train=False, step=None)
     assert_array_equal(again.codes, codes)
@@ -68,12 +78,75 @@ def test_bfloat16_latents_are_quantized_in_float32(quantizer):
     jax.tree.map(assert_array_equal, quantized, exact)
 
 
+def test_what_the_decoder_wants_reaches_the_encoder(quantizer):
+    module, variables = quantizer
+    apply = partial(module.apply, variables, train=True, step=0, rngs=RNGS)
+    z, wanted = latents(1, 4, 4, 5), 1 + latents(1, 4, 4, 5)
+    pull = jax.jit(jax.grad(lambda z: jnp.vdot(apply(z).z, wanted)))(z)
+    assert jnp.isfinite(pull).all()
+    assert (jnp.abs(pull).max((1, 2)) > 0).all()
+
+
+def test_training_counts_the_codes_that_are_drawn(quantizer):
+    module, variables = quantizer
+    apply = partial(module.apply, train=True, step=0, mutable=["codebook"], rngs=RNGS)
+    apply = jax.jit(apply)
+    quantized, state = apply(variables, latents(2, 4, 4, 5))
+    _, state = apply(variables | state, latents(2, 4, 4, 5))
+    counts = np.bincount(quantized.codes.ravel(), minlength=32)
+    assert_array_equal(state["codebook"]["usage"], 2 * counts)
+
+
+def test_initialisation_counts_nothing(quantizer):
+    _, variables = quantizer
+    assert_array_equal(variables["codebook"]["usage"], np.zeros(32))
+
+
+def test_evaluation_needs_neither_state_nor_noise(quantizer):
+    module, variables = quantizer
+    z = latents(1, 4, 4, 5)
+    alone = module.apply({"params": variables["params"]}, z, train=False)
+    quantized = module.apply(variables, z, train=False, rngs=RNGS)
+    jax.tree.map(assert_array_equal, alone, quantized)
+
+
+def updated_state(module, variables, z):
+    given = variables["params"], variables["codebook"]
+    return module.after_update(*given, z, step=9, key=KEY)
+
+
+def test_an_update_keeps_the_form_of_the_state(quantizer):
+    module, variables = quantizer
+    given = variables["params"], variables["codebook"]
+    renewed = updated_state(module, variables, latents(8, 5))
+    forms = [jax.tree.map(jax.typeof, tree) for tree in (given, renewed)]
+    assert forms[0] == forms[1]
+
+
+@pytest.mark.parametrize("name", LEARNED, scope="module")
 def test_by_default_an_update_leaves_the_codebook_as_it_is(quantizer):
     module, variables = quantizer
-    params, _ = module.after_update(
-        variables["params"], variables["codebook"], latents(8, 5), step=9, key=KEY
-    )
+    params, _ = updated_state(module, variables, latents(8, 5))
     jax.tree.map(assert_array_equal, params, variables["params"])
+
+
+@pytest.mark.devices(4)
+def test_a_sharded_batch_has_the_codes_and_the_update_of_one_device(quantizer):
+    module, variables = quantizer
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.P("data"))
+
+    @jax.jit
+    def train(z):
+        apply = partial(module.apply, variables, mutable=["codebook"], rngs=RNGS)
+        quantized, state = apply(z, train=True, step=0)
+        state = variables | state
+        return quantized.codes, updated_state(module, state, quantized.latents)
+
+    z = latents(4, 4, 4, 5)
+    one, four = train(z), train(jax.device_put(z, rows))
+    # Sums over devices run in another order.
+    jax.tree.map(partial(assert_allclose, rtol=1e-5, atol=1e-6), four, one)
 
 
 # VQ against the original.
@@ -191,19 +264,6 @@ def test_evaluation_quantizes_wholly_whatever_the_step(variables):
     z = latents(1, 4, 4, 5)
     early = SOFT.apply(variables, z, train=False, step=0)
     assert_array_equal(early.z, SOFT.apply(variables, z, train=False, step=None).z)
-
-
-def test_training_counts_the_codes_that_are_drawn(variables):
-    apply = partial(SOFT.apply, train=True, step=0, mutable=["codebook"])
-    quantized, state = apply(variables, latents(2, 4, 4, 5))
-    _, state = apply(variables | state, latents(2, 4, 4, 5))
-    counts = np.bincount(quantized.codes.ravel(), minlength=32)
-    assert_array_equal(state["codebook"]["usage"], 2 * counts)
-
-
-def test_initialisation_counts_nothing():
-    variables = SOFT.init(KEY, latents(1, 4, 4, 5), train=True, step=0)
-    assert_array_equal(variables["codebook"]["usage"], np.zeros(32))
 
 
 def updated(module, variables, step, usage=0.0, compiled=False):
