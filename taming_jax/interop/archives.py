@@ -1,7 +1,7 @@
 """The part of ZIP that torch writes: entries that are stored, not compressed.
 
     path --entries--> {name: Extent}
-    ArchiveWriter.add(name, bytes) ... .finish()
+    Writer.add(name, bytes), add, ..., finish
 
 An archive ends with a directory of its entries; each has a header of its own before its
 bytes. Here both must agree, and nothing may lie in two entries. Numbers of 32 bits that
@@ -11,9 +11,12 @@ are too small are all ones, and the real ones stand in an extra field ("ZIP64").
 """
 
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
+
+import numpy as np
 
 from taming_jax.interop.tensors import Extent
 
@@ -25,8 +28,14 @@ _LOCATOR = struct.Struct("<4sIQI")
 _COMMENT = 2**16  # an archive may end with a comment, shorter than this
 _DIRECTORY_BYTES = 2**24  # of the largest directory that is read
 _ONES = 2**32 - 1
-_ZIP64, _PADDING = 1, 0x4246  # kinds of extra fields; torch pads with "FB"
-_ENCRYPTED, _UTF8 = 1, 0x800
+_FIELD = struct.Struct("<2H")  # what an extra field begins with: its kind, its length
+_ZIP64, _PADDING = 1, 0x4246  # kinds; torch pads with "FB"
+_ALIGNMENT = 64  # of bytes, as torch writes them
+_ENCRYPTED = 1
+_VERSION = 45  # of ZIP, the first that has ZIP64
+# Of all entries that are written: version, flags (names are UTF-8), no compression,
+# and midnight of the first day that ZIP can say.
+_KIND = (_VERSION, 0x800, 0, 0, 1 << 5 | 1)
 
 
 class _Entry(NamedTuple):
@@ -60,6 +69,49 @@ def entries(path: Path) -> dict[str, Extent]:
                 raise ValueError(f"entry {entry.name!r} is there twice")
             found[entry.name] = Extent(path, start, entry.size, entry.checksum)
     return found
+
+
+class Writer:
+    """Writes an archive, entry by entry, whose bytes begin at multiples of 64.
+
+    Args:
+      file: empty, to write to.
+    """
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self._entries = file, []
+
+    def add(self, name: str, data: bytes | np.ndarray) -> None:
+        """Adds an entry; data are bytes or uint8."""
+        entry = _Entry(name, self._file.tell(), len(data), zlib.crc32(data))
+        shown, extra = _shown(entry.size, entry.size)
+        name = name.encode()
+        at = entry.header + _LOCAL.size + len(name) + len(extra)
+        filling = -(at + _FIELD.size) % _ALIGNMENT
+        extra += _FIELD.pack(_PADDING, filling) + bytes(filling)
+        lengths = len(name), len(extra)
+        header = _LOCAL.pack(b"PK\3\4", *_KIND, entry.checksum, *shown, *lengths)
+        self._file.write(header + name + extra)
+        self._file.write(data)
+        self._entries.append(entry)
+
+    def finish(self) -> None:
+        """Writes the directory, which makes an archive of it."""
+        begin = self._file.tell()
+        for entry in self._entries:
+            (*sizes, header), extra = _shown(entry.size, entry.size, entry.header)
+            name = entry.name.encode()
+            what = entry.checksum, *sizes, len(name), len(extra), 0, 0, 0, 0, header
+            packed = _CENTRAL.pack(b"PK\1\2", _VERSION, *_KIND, *what)
+            self._file.write(packed + name + extra)
+        end, count = self._file.tell(), len(self._entries)
+        (length, at), _ = _shown(end - begin, begin)
+        few, where = min(count, 2**16 - 1), (count, count, end - begin, begin)
+        self._file.write(
+            _END64.pack(b"PK\6\6", _END64.size - 12, _VERSION, _VERSION, 0, 0, *where)
+            + _LOCATOR.pack(b"PK\6\7", 0, end, 1)
+            + _END.pack(b"PK\5\6", 0, 0, few, few, length, at, 0)
+        )
 
 
 def _directory(file: IO[bytes]) -> tuple[int, bytes]:
@@ -128,15 +180,23 @@ def _checked_name(name: bytes) -> str:
 def _long(extra: bytes, *shown: int) -> list[int]:
     """The numbers that are meant where 32 bits show ones."""
     at, long = 0, b""
-    while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<2H", extra, at)
+    while at + _FIELD.size <= len(extra):
+        kind, length = _FIELD.unpack_from(extra, at)
         if kind == _ZIP64:
-            long = extra[at + 4 : at + 4 + length]
-        at += 4 + length
+            long = extra[at + _FIELD.size :][:length]
+        at += _FIELD.size + length
     if shown.count(_ONES) * 8 > len(long):
         raise ValueError("the archive's directory lacks a size of more than 32 bits")
     numbers = iter(struct.unpack(f"<{len(long) // 8}Q", long[: len(long) // 8 * 8]))
     return [next(numbers) if number == _ONES else number for number in shown]
+
+
+def _shown(*numbers: int) -> tuple[list[int], bytes]:
+    """The reverse: what 32 bits show, and the extra field."""
+    long = [number for number in numbers if number >= _ONES]
+    extra = _FIELD.pack(_ZIP64, 8 * len(long)) if long else b""
+    extra += struct.pack(f"<{len(long)}Q", *long)
+    return [min(number, _ONES) for number in numbers], extra
 
 
 def _begin(file: IO[bytes], entry: _Entry) -> int:

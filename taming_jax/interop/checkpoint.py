@@ -12,10 +12,22 @@ from typing import Any
 
 from taming_jax.files import in_bucket, located
 from taming_jax.interop.pickles import Global, Opaque, check_tree
+from taming_jax.interop.safetensors import (
+    is_safetensors,
+    read_safetensors,
+    write_safetensors,
+)
 from taming_jax.interop.tensors import Tensor
-from taming_jax.interop.torch_files import read_legacy, read_zip
+from taming_jax.interop.torch_files import read_legacy, read_zip, write_torch
 
-__all__ = ["Global", "Opaque", "Tensor", "open_checkpoint"]
+__all__ = [
+    "Global",
+    "Opaque",
+    "Tensor",
+    "open_checkpoint",
+    "write_safetensors",
+    "write_torch",
+]
 
 _HEAD = 1024
 _DOWNLOAD = "download it again"
@@ -68,6 +80,8 @@ def open_checkpoint(path: str | os.PathLike) -> Any:
 def _reader(head: bytes):
     if not head:
         raise ValueError(f"it is empty; {_DOWNLOAD}")
+    if is_safetensors(head):
+        return read_safetensors
     for begin, what, remedy in _OTHERS:
         if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(begin):
             raise ValueError(f"it is {what}; {remedy}")

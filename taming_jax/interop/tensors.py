@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -130,13 +131,13 @@ def view(
     Raises:
       ValueError: if it would reach out of the bytes, or be much larger than they are.
     """
+    if len(shape) > _AXES or (strides is not None and len(strides) != len(shape)):
+        raise ValueError("a tensor's shape and strides do not fit, or are too long")
     shape = tuple(shape)
-    strides = _c_order(shape) if strides is None else tuple(strides)
-    numbers = (*shape, *strides, offset)
-    if len(shape) != len(strides) or len(shape) > _AXES:
-        raise ValueError(f"a tensor of {len(shape)} axes has {len(strides)} strides")
-    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-        raise ValueError("a tensor's shape, strides or offset is negative or no number")
+    strides = c_order(shape) if strides is None else tuple(strides)
+    for number in (*shape, *strides, offset):
+        if type(number) is not int or not 0 <= number < 2**63:
+            raise ValueError(f"a tensor's shape, strides or offset is {number!r:.80}")
     largest = max(extent.size, REPEATED_BYTES)
     if math.prod(max(1, n) for n in shape) * dtype.itemsize > largest:
         raise ValueError(f"a tensor {list(shape)} looks at {extent.size} bytes only")
@@ -151,7 +152,7 @@ def view(
 
     def read() -> np.ndarray:
         flat = _elements(extent.read(begin, length), dtype, big_endian)
-        if strides == _c_order(shape) or not count:
+        if strides == c_order(shape) or not count:
             return flat.reshape(shape)
         steps = [stride * dtype.itemsize for stride in strides]
         return np.lib.stride_tricks.as_strided(flat, shape, steps).copy()
@@ -159,12 +160,23 @@ def view(
     return Tensor(dtype, shape, read)
 
 
-def in_memory(array: np.ndarray) -> Tensor:
-    """A tensor whose array is there already."""
-    return Tensor(array.dtype, array.shape, array.copy)
+def written(leaf: Any) -> np.ndarray:
+    """The bytes of a tensor or an array, as files hold them: uint8, C's order.
+
+    Raises:
+      ValueError: if it is of a dtype that files do not hold, big-endian for example.
+    """
+    array = leaf.read() if isinstance(leaf, Tensor) else np.asarray(leaf)
+    if (array.dtype, array.shape) != (leaf.dtype, tuple(leaf.shape)):
+        raise ValueError(
+            f"an array that was said to be {leaf.dtype}{list(leaf.shape)} is "
+            f"{array.dtype}{list(array.shape)}"
+        )
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def _c_order(shape: Sequence[int]) -> tuple[int, ...]:
+def c_order(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides, in elements, of an array whose last axis runs fastest."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 

@@ -1,6 +1,7 @@
-"""Files of torch.save, of both formats, read without torch.
+"""Files of torch.save, of both formats, read and written without torch.
 
     path --read_zip, read_legacy--> content, whose tensors are still in the file
+    content --write_torch--> a file of the first format
 
     zip     NAME/data.pkl  NAME/data/0, 1, ...  NAME/byteorder  NAME/version
     legacy  pickles of: magic number, protocol, system, content, keys of the storages;
@@ -10,17 +11,21 @@ In both the content is a pickle in which tensors are calls of torch's functions,
 their storages are elsewhere: ("storage", class, key, device, number of elements).
 """
 
+import math
+import os
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from taming_jax.files import whole_file
 from taming_jax.interop import archives, pickles
-from taming_jax.interop.pickles import Global, Opaque
-from taming_jax.interop.tensors import DTYPES, Extent, Tensor, view
+from taming_jax.interop.pickles import Global
+from taming_jax.interop.tensors import DTYPES, Extent, c_order, written
+from taming_jax.interop.torch_calls import CALLS, Storage
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -31,21 +36,6 @@ _OF_STORAGES = {
     "Untyped": "uint8",
 }  # fmt: skip
 _STORAGE = re.compile(r"torch\.(?:cuda\.|storage\.)?(\w+)Storage")
-_NUMPY_NUMBER = re.compile(r"[biufc]\d{1,2}")
-
-
-class Storage(NamedTuple):
-    """What tensors look at.
-
-    Attributes:
-      dtype: of its elements; None if its class is not known here.
-      extent: where its bytes are.
-      big_endian: the order of the bytes of an element.
-    """
-
-    dtype: np.dtype | None
-    extent: Extent
-    big_endian: bool = False
 
 
 def read_zip(path: Path) -> Any:
@@ -118,6 +108,29 @@ def read_legacy(path: Path) -> Any:
     return pickles.load(data, CALLS, persistent, at)[0]
 
 
+def write_torch(path: str | os.PathLike, content: Any) -> None:
+    """Writes what torch.load(path, weights_only=True) reads; whole or not at all.
+
+    Args:
+      path: of the file, NAME.ckpt.
+      content: dicts, lists and tuples of numbers, strings, None, and arrays or
+        `Tensor`s, which are read one after the other.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    leaves: list[Any] = []
+    pickle = b"\x80\2" + _pickled(content, leaves) + b"."
+    with whole_file(path) as file:
+        archive = archives.Writer(file)
+        archive.add("archive/data.pkl", pickle)
+        archive.add("archive/byteorder", b"little")
+        for number, leaf in enumerate(leaves):
+            archive.add(f"archive/data/{number}", written(leaf))
+        archive.add("archive/version", b"3\n")
+        archive.finish()
+
+
 def _top(entries: Mapping[str, Extent]) -> str:
     """The folder that all of a checkpoint is in, with its slash."""
     tops = [name[: -len("data.pkl")] for name in entries if name.endswith("/data.pkl")]
@@ -184,78 +197,57 @@ def _part(extent: Extent, dtype: np.dtype, part: Any) -> Extent:
     raise ValueError("a part of a storage reaches out of it")
 
 
-# What torch's functions, which the pickle calls, return here.
+def _pickled(value: Any, leaves: list[Any]) -> bytes:
+    """Opcodes of protocol 2 that push a value; arrays are appended to `leaves`."""
+    match value:
+        case None:
+            return b"N"
+        case bool():
+            return b"\x88" if value else b"\x89"
+        case int():
+            length = value.bit_length() // 8 + 1
+            return (
+                b"\x8a"
+                + bytes([length])
+                + value.to_bytes(length, "little", signed=True)
+            )
+        case float():
+            return b"G" + struct.pack(">d", value)
+        case str():
+            return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+        case tuple():
+            return b"(" + _all_pickled(value, leaves) + b"t"
+        case list():
+            return b"](" + _all_pickled(value, leaves) + b"e"
+        case Mapping():
+            pairs = (each for pair in value.items() for each in pair)
+            return b"}(" + _all_pickled(pairs, leaves) + b"u"
+    if not (hasattr(value, "dtype") and hasattr(value, "shape")):
+        raise ValueError(f"{type(value).__name__} cannot be written for torch")
+    return _pickled_tensor(value, leaves)
 
 
-def _tensor(
-    storage: Storage,
-    offset: int,
-    shape: Sequence[int],
-    strides: Sequence[int],
-    requires_grad: bool = False,
-    hooks: Any = None,
-    metadata: Any = None,
-) -> Tensor:
-    return _typed_tensor(storage, offset, shape, strides, False, None, None, metadata)
+def _all_pickled(values: Iterable[Any], leaves: list[Any]) -> bytes:
+    return b"".join(_pickled(value, leaves) for value in values)
 
 
-def _typed_tensor(
-    storage: Storage,
-    offset: int,
-    shape: Sequence[int],
-    strides: Sequence[int],
-    requires_grad: bool,
-    hooks: Any,
-    dtype: Global | None,
-    metadata: Any = None,
-) -> Tensor:
-    """A tensor; its dtype is its storage's unless it says another."""
-    if not isinstance(storage, Storage):
-        raise TypeError(
-            "a tensor has its numbers inside of the pickle: use torch.save, not pickle"
-        )
-    known = DTYPES.get(dtype.name.removeprefix("torch.")) if dtype else storage.dtype
-    if known is None:
-        raise ValueError("a tensor's dtype is not known here, quantized perhaps")
-    if isinstance(metadata, dict) and any(metadata.values()):
-        raise ValueError("a tensor is to be conjugated or negated when it is read")
-    return view(storage.extent, known, shape, strides, offset, storage.big_endian)
-
-
-def _parameter(tensor: Any, *_: Any) -> Any:
-    return tensor
-
-
-def _of_type(function: Global, kind: Any, args: tuple, *_: Any) -> Any:
-    """A subclass of Tensor, or a tensor with attributes: the tensor in it."""
-    if function.name not in _TENSORS:
-        return Opaque(function, args)
-    return _TENSORS[function.name](*args)
-
-
-def _size(axes: Sequence[int] = ()) -> tuple[int, ...]:
-    return tuple(axes)
-
-
-def _numpy_number(dtype: Opaque, data: bytes) -> Any:
-    """A number of numpy as one of Python."""
-    (code, *_), (_, order, *_) = dtype.args, dtype.state
-    if not _NUMPY_NUMBER.fullmatch(code) or order not in tuple("<>|="):
-        return Opaque(dtype, (data,))
-    return np.frombuffer(data, f"{order}{code}")[0].item()
-
-
-_TENSORS = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _typed_tensor,
-}
-CALLS = _TENSORS | {
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type": _of_type,
-    "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch.Size": _size,
-    "numpy.core.multiarray.scalar": _numpy_number,
-    "numpy._core.multiarray.scalar": _numpy_number,
-}
+def _pickled_tensor(leaf: Any, leaves: list[Any]) -> bytes:
+    """A call of torch's function for tensors in C's order."""
+    kinds = [kind for kind, name in _OF_STORAGES.items() if name == str(leaf.dtype)]
+    if not kinds:
+        raise ValueError(f"torch has no storage of {leaf.dtype}; cast it before")
+    shape = tuple(map(int, leaf.shape))
+    key, leaves[len(leaves) :] = str(len(leaves)), [leaf]
+    storage = (
+        b"("
+        + _pickled("storage", leaves)
+        + f"ctorch\n{kinds[0]}Storage\n".encode()
+        + _all_pickled((key, "cpu", math.prod(shape)), leaves)
+        + b"tQ"
+    )
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + _all_pickled((0, shape, c_order(shape), False), leaves)
+        + b"ccollections\nOrderedDict\n)RtR"
+    )
