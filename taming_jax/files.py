@@ -10,8 +10,9 @@ import contextlib
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 from etils import epath
@@ -57,6 +58,48 @@ def write_json(path: str | PurePath, content: Any) -> None:
     """Writes JSON, whole."""
     with whole_file(path) as file:
         file.write(f"{json.dumps(content, indent=2)}\n".encode())
+
+
+@contextlib.contextmanager
+def new_directory(path: str | PurePath) -> Iterator[Path]:
+    """A directory to fill; it gets its name when the block ends without an error.
+
+    Raises:
+      ValueError: if something is there already, for nothing is ever overwritten; or if
+        it is in a bucket, where directories cannot be renamed.
+    """
+    path = on_disk(path)
+    check_new(path)
+    unfinished = path.with_name(f".{path.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+    except BaseException:  # an interruption too
+        shutil.rmtree(unfinished)
+        raise
+    if path.exists():
+        path.rmdir()
+    unfinished.rename(path)
+
+
+def on_disk(path: str | PurePath) -> Path:
+    """The same path; ValueError for one in a bucket."""
+    if in_bucket(path):
+        raise ValueError(
+            f"{path} is in a bucket; what is made here goes to a disk of this machine: "
+            "name a directory of it, and copy that"
+        )
+    return Path(path).expanduser()
+
+
+def check_new(path: Path) -> None:
+    """Raises ValueError unless a directory can be made here, or is there and empty."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(
+            f"{path} exists and is not an empty directory; nothing is "
+            "overwritten: name another one, or empty it"
+        )
 
 
 @contextlib.contextmanager

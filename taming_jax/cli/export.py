@@ -12,7 +12,7 @@ import dataclasses
 import json
 import shlex
 
-from taming_jax.cli.output import new_directory
+from taming_jax.files import new_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

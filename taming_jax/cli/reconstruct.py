@@ -10,7 +10,7 @@ import argparse
 from collections import defaultdict
 
 from taming_jax.cli import arguments
-from taming_jax.cli.output import new_directory
+from taming_jax.files import new_directory
 
 _MOST_WAITING = 256  # pictures held in memory while batches fill
 

@@ -13,8 +13,7 @@ import time
 from pathlib import PurePath
 
 from taming_jax.cli import arguments
-from taming_jax.cli.output import new_directory
-from taming_jax.files import in_bucket, located
+from taming_jax.files import in_bucket, located, new_directory
 
 _SECONDS = 10.0  # between two lines of progress
 
