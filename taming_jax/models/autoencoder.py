@@ -138,11 +138,13 @@ class Encoder(Pyramid):
 class Decoder(Pyramid):
     """Latents [B,h,w,D] -> images float32 [B,h*stride,w*stride,C], not clipped.
 
-    `blocks` is the true number per level; the original's decoder has one more than
-    its num_res_blocks says.
+    blocks: the true number per level; the original's decoder has one more than its
+        num_res_blocks says.
+    give_pre_end: return what the last norm would get, as wide as the finest level.
     """
 
     blocks: int | Sequence[int] = 3
+    give_pre_end: bool = False
 
     @nn.compact
     def __call__(self, latents: jax.Array, *, train: bool) -> Images:
@@ -159,6 +161,8 @@ class Decoder(Pyramid):
             if level > 0:
                 resample = partial(conv, name=f"up_{level}_resample")
                 x = upsample(x, resample, self._widths[level - 1])
+        if self.give_pre_end:
+            return x
         x = nn.swish(norm(name="norm_out")(x))
         # Pixels are float32: bfloat16's eight bits would show as bands of colour.
         channels = self.image_channels * self.patch_size**2

@@ -2,6 +2,9 @@
 
     images [B,H,W,C] -> logits [B,h',w',1], one per overlapping patch, high: real
 
+Of images made to a condition it may be asked whether they fit it: the condition, images
+[B,H,W,C'] too, is laid beside them as further channels.
+
 Convolutions of 4 x 4 with a border of 1: `layers` with stride 2, then two with
 stride 1. Statistics of the normalisation are those of the global batch, and those
 kept for evaluation are in the collection "batch_stats", mutable in training.
@@ -36,7 +39,11 @@ class Discriminator(nn.Module):
         choose("Discriminator", "norm", self.norm, NORMS)
 
     @nn.compact
-    def __call__(self, images: Images, *, train: bool) -> jax.Array:
+    def __call__(
+        self, images: Images, *, train: bool, condition: Images | None = None
+    ) -> jax.Array:
+        if condition is not None:
+            images = jnp.concatenate([images, condition], axis=-1)
         conv = partial(
             Conv,
             size=4,

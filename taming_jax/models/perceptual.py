@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from taming_jax.models.convolution import flat
 from taming_jax.units import Images
 
 # The convolutions of VGG16 by stage; a stage ends with the features that count.
@@ -31,18 +32,40 @@ SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
 
-def lpips(params: dict, x: Images, y: Images) -> jax.Array:
-    """Perceptual distance of images in [-1,1], RGB or grey: float32 [B], >= 0."""
-    return weigh(params, differences(params, x, y))
+def lpips(
+    params: dict,
+    x: Images,
+    y: Images,
+    *,
+    dropout: float = 0.0,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Perceptual distance of images in [-1,1], RGB or grey: float32 [B], >= 0.
+
+    dropout: share of the differences that is left out, by `key`, and made up for by
+        the others. The original trains with 0.5, an accident; evaluation has none.
+    """
+    stages = differences(params, x, y)
+    if dropout:
+        stages = drop_out(stages, dropout, key)
+    return weigh(params, stages)
 
 
 def differences(params: dict, x: Images, y: Images) -> list[jax.Array]:
-    """Squared differences of unit-length features, [B,h,w,F] for each stage.
-
-    Between this and `weigh` is where the original drops out features in training.
-    """
+    """Squared differences of unit-length features, [B,h,w,F] for each stage."""
     pairs = zip(features(params, x), features(params, y), strict=True)
     return [jnp.square(_direction(f) - _direction(g)) for f, g in pairs]
+
+
+def drop_out(stages: list[jax.Array], rate: float, key) -> list[jax.Array]:
+    """Set this share of each stage to 0 and divide what is left by 1 - rate."""
+
+    def keep(key, shape):
+        return jax.random.bernoulli(key, 1 - rate, shape)
+
+    keys = jax.random.split(key, len(stages))
+    pairs = zip(stages, keys, strict=True)
+    return [jnp.where(flat(keep, k, s.shape), s / (1 - rate), 0.0) for s, k in pairs]
 
 
 def weigh(params: dict, stages: list[jax.Array]) -> jax.Array:

@@ -3,13 +3,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from golden import autoencoder_fields, golden, nhwc
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
 from taming_jax.interop.names import DECODER, ENCODER
-from taming_jax.models.autoencoder import Decoder, Encoder
+from taming_jax.models.autoencoder import Decoder, Encoder, Normalise
+from taming_jax.models.convolution import Conv
 
 SMALL = {
     "channels": 32,
@@ -54,6 +56,19 @@ def test_decoder_without_convolutions_between_levels_equals_the_original():
     case, decode = original("01_decoder_variant", Decoder, DECODER)
     images = decode(nhwc(case.inputs["a"]))
     assert_allclose(images, nhwc(case.outputs["a"]), **case.tolerance("a"))
+
+
+def test_what_comes_before_the_end_has_only_the_end_to_go():
+    case, decode = original("01_decoder_variant", Decoder, DECODER)
+    _, stop = original("01_decoder_variant", Decoder, DECODER, give_pre_end=True)
+    params, z = case.variables(DECODER), nhwc(case.inputs["a"])
+
+    @jax.jit
+    def end(x):
+        x = Normalise(32, jnp.float32).apply({"params": params["norm_out"]}, x)
+        return Conv(3).apply({"params": params["conv_out"]}, nn.swish(x))
+
+    assert_allclose(end(stop(z)), decode(z), rtol=0, atol=1e-5)  # fused otherwise
 
 
 @pytest.mark.parametrize("resample", ["conv", "plain", "patch"])

@@ -129,21 +129,87 @@ def test_actnorm_keeps_to_its_first_batch():
     jax.tree.map(assert_array_equal, after_y, after_x)
 
 
-def test_actnorm_alone_equals_the_original():
+@pytest.fixture(scope="module")
+def actnorm():
+    """Golden 06, and what an ActNorm becomes by its first and by a second batch."""
     case = golden("06_actnorm")
     x = nhwc(case.inputs["x"])
     y, variables = ActNorm().init_with_output(jax.random.key(0), x, train=False)
     assert_array_equal(y, x)  # nothing seen, nothing done
-    y, seen = ActNorm().apply(variables, x, train=True, mutable=["batch_stats"])
+    apply = partial(ActNorm().apply, train=True, mutable=["batch_stats"])
+    y, first = apply(variables, x)
+    y_second, second = apply(variables | first, x / 2 + 1)  # as recorded
+    return case, y, y_second, variables | first, variables | second
+
+
+def affine(variables):
+    """The two halves of loc and scale together."""
+    params, stats = variables["params"], variables["batch_stats"]
+    return params["loc"] + stats["loc"], params["scale"] + stats["scale"]
+
+
+def test_actnorm_maps_its_first_and_later_batches_as_the_originals(actnorm):
+    case, y, y_second, first, _ = actnorm
+    y_2d = ActNorm().apply(first, case.inputs["x2"], train=False)
     assert_allclose(y, nhwc(case.outputs["y"]), **case.tolerance("y"))
-    # The recorded second batch is half the first, plus one.
-    again = ActNorm().apply(variables | seen, x / 2 + 1, train=True)
     expected = nhwc(case.outputs["y_second"])
-    assert_allclose(again, expected, **case.tolerance("y_second"))
+    assert_allclose(y_second, expected, **case.tolerance("y_second"))
+    assert_allclose(y_2d, case.outputs["y_2d"], **case.tolerance("y_2d"))
 
 
-def test_losses_of_the_evaluated_logits_equal_the_originals():
-    case, _, _ = original(*BATCH)
+def test_actnorm_learns_the_originals_map_from_its_first_batch(actnorm):
+    case, _, _, first, second = actnorm
+    assert first["batch_stats"]["seen"] == case.outputs["initialized"]
+    loc, scale = affine(first)
+    assert_allclose(loc, case.outputs["loc"].ravel(), **case.tolerance("loc"))
+    assert_allclose(scale, case.outputs["scale"].ravel(), **case.tolerance("scale"))
+    expected = case.outputs["loc_second"].ravel()
+    assert_allclose(affine(second)[0], expected, **case.tolerance("loc_second"))
+
+
+def test_actnorms_map_has_the_originals_inverse_and_determinant(actnorm):
+    case, y, _, first, _ = actnorm
+    loc, scale = affine(first)
+    reverse, places = y / scale - loc, y[0, ..., 0].size
+    tolerance = case.tolerance("reverse")
+    assert_allclose(reverse, nhwc(case.outputs["reverse"]), **tolerance)
+    logdet = np.full(len(y), places * jnp.log(jnp.abs(scale)).sum())
+    assert_allclose(logdet, case.outputs["logdet"], **case.tolerance("logdet"))
+
+
+def test_after_training_logits_equal_the_originals_in_evaluation():
+    case, net, variables = original(*BATCH)
+    *_, (_, after), _ = train(case, net, variables, "vanilla")
+    look = jax.jit(partial(net.apply, train=False))
+    logits = look({"params": variables["params"]} | after, nhwc(case.inputs["x"]))
+    name = "eval_after_train/logits_x"
+    assert_allclose(logits, nhwc(case.outputs[name]), **case.tolerance(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "train"), [("train_initialized", True), ("eval_after_train", False)]
+)
+def test_an_actnorm_that_has_seen_a_batch_adapts_to_no_other(name, train):
+    case, net, variables = original(*ACT)
+    for stats in variables["batch_stats"].values():
+        stats["seen"] = np.ones((), bool)
+    look = jax.jit(partial(net.apply, train=train))
+    logits, name = look(variables, nhwc(case.inputs["x"])), f"{name}/logits_x"
+    assert_allclose(logits, nhwc(case.outputs[name]), **case.tolerance(name))
+
+
+def test_a_condition_is_laid_beside_the_images():
+    _, net, variables = original(*BATCH)
+    images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+    beside = net.apply(
+        variables, images[..., :1], train=False, condition=images[..., 1:]
+    )
+    assert_array_equal(beside, net.apply(variables, images, train=False))
+
+
+@pytest.mark.parametrize("which", [BATCH, ACT], ids=["batch", "act"])
+def test_losses_of_the_evaluated_logits_equal_the_originals(which):
+    case, _, _ = original(*which)
     real, fake = (case.outputs[f"eval/logits_{image}"] for image in "xy")
     ours = [
         DISCRIMINATOR_LOSSES["hinge"](real=real, fake=fake),

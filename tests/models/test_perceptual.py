@@ -10,9 +10,9 @@ from taming_jax.models.perceptual import (
     SCALE,
     SHIFT,
     differences,
+    drop_out,
     features,
     lpips,
-    weigh,
 )
 from taming_jax.models.vqgan import VQGAN
 
@@ -87,25 +87,32 @@ def test_a_picture_is_at_no_distance_from_itself(original):
     assert_allclose(jax.jit(lpips)(params, x, x), 0, atol=1e-9)
 
 
-def test_dropping_out_features_equals_the_original():
-    """Its heads drop half of the features in training; ours weigh what they get."""
+def test_dropping_out_features_equals_the_original(monkeypatch):
+    """Its heads drop half of them in training, here those that were recorded."""
     case = golden("08_vqlpips_training")
     weights = case.variables(VQ_MODEL)
     model = VQGAN(**vqgan_fields(case.config["params"]))
     x = case.inputs["x"][0]
+    masks = iter([nhwc(case.inputs[f"lpips_keep_mask_{i}"]) for i in range(5)])
+    monkeypatch.setattr(jax.random, "bernoulli", lambda *_: jnp.ravel(next(masks)))
 
     @jax.jit
     def perceptual_loss(weights):
         x_hat, _ = model.apply({"params": weights["generator"]}, x, train=False)
-        stages = differences(weights["perceptual"], x, x_hat)
-        masks = [nhwc(case.inputs[f"lpips_keep_mask_{i}"]) for i in range(5)]
-        kept = [2.0 * mask * stage for mask, stage in zip(masks, stages, strict=True)]
-        return weigh(weights["perceptual"], kept).mean()
+        key = jax.random.key(0)
+        return lpips(weights["perceptual"], x, x_hat, dropout=0.5, key=key).mean()
 
     name = "lpips_dropout/opt0/log/train/p_loss"
     assert_allclose(
         perceptual_loss(weights), case.outputs[name], **case.tolerance(name)
     )
+
+
+def test_dropping_out_leaves_the_mean_as_it_is():
+    (stage,) = drop_out([jnp.ones((4, 16, 16, 8))], 0.2, jax.random.key(0))
+    # 8192 draws of 0 or 1.25: four standard errors.
+    assert_allclose(stage.mean(), 1, rtol=0, atol=4 * 0.5 / np.sqrt(stage.size))
+    assert_allclose(np.unique(stage), [0, 1.25], rtol=1e-6)
 
 
 def test_features_that_are_all_zero_have_finite_gradients(original):
