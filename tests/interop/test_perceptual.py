@@ -1,4 +1,10 @@
+import contextlib
+import functools
+import hashlib
+import http.server
 import json
+import re
+import threading
 
 import jax
 import numpy as np
@@ -7,12 +13,17 @@ from bucket import stand_in
 from golden import golden
 from numpy.testing import assert_array_equal
 
+from taming_jax.interop import perceptual
+from taming_jax.interop.fetch import Published
 from taming_jax.interop.names import PERCEPTUAL
 from taming_jax.interop.perceptual import (
+    convert_perceptual,
     default_path,
     load_perceptual,
     save_perceptual,
 )
+from taming_jax.interop.tables import to_theirs
+from taming_jax.interop.torch_files import write_torch
 
 
 @pytest.fixture
@@ -56,11 +67,85 @@ def test_the_file_says_where_its_numbers_come_from(params, tmp_path):
         assert json.loads(str(arrays["metadata"]))["source"] == "a test"
 
 
-def test_missing_weights_say_where_they_come_from_and_how_to_do_without():
-    message = r"no perceptual weights at \S+: .*torchvision's VGG16 and the VGG heads "
-    message += r"of LPIPS v0\.1.*config\.vqgan\.perceptual_weights.*perceptual_weight=0"
+def test_a_file_that_is_not_there_is_named_and_how_to_do_without(tmp_path):
+    message = (
+        r"no perceptual weights at \S+none\.npz: there is no such file; make them "
+    )
+    message += r"by `python -m taming_jax convert perceptual VGG HEADS OUTPUT`.*"
+    message += r"config\.vqgan\.perceptual_weights.*perceptual_weight=0"
+    with pytest.raises(ValueError, match=message):
+        load_perceptual(tmp_path / "none.npz")
+
+
+@pytest.fixture
+def published(params, tmp_path):
+    """(VGG16's file, the heads'), with torchvision's and the authors' names."""
+    theirs = to_theirs(PERCEPTUAL, params)
+    vgg = {
+        re.sub(r"net\.slice\d", "features", name): array
+        for name, array in theirs.items()
+        if name.startswith("net.")
+    }
+    vgg["classifier.0.weight"] = np.ones((4, 4), np.float32)
+    heads = {name: array for name, array in theirs.items() if "lin" in name}
+    files = tmp_path / "vgg16.pth", tmp_path / "heads.pth"
+    write_torch(files[0], vgg)
+    write_torch(files[1], heads)
+    return files
+
+
+def test_two_published_files_become_one(params, published, tmp_path):
+    convert_perceptual(*published, tmp_path / "out.npz")
+    jax.tree.map(assert_array_equal, load_perceptual(tmp_path / "out.npz"), params)
+
+
+def test_files_in_the_wrong_order_are_refused(published, tmp_path):
+    message = r"heads\.pth is not torchvision's VGG16: .*lin0\.model\.1\.weight"
+    with pytest.raises(ValueError, match=message):
+        convert_perceptual(*published[::-1], tmp_path / "out.npz")
+
+
+def publish(monkeypatch, published, address):
+    for name, file in zip(("VGG16", "HEADS"), published, strict=True):
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        there = Published(f"{address}/{file.name}", digest)
+        monkeypatch.setattr(perceptual, name, there)
+
+
+def test_without_a_path_they_are_fetched_once(params, published, monkeypatch):
+    with served(published[0].parent) as address:
+        publish(monkeypatch, published, address)
+        jax.tree.map(assert_array_equal, load_perceptual(), params)
+    jax.tree.map(assert_array_equal, load_perceptual(), params)  # nobody serves them
+    assert {p.suffix for p in default_path().parent.iterdir()} == {".npz", ".lock"}
+
+
+def test_other_bytes_than_were_published_are_refused(published, monkeypatch):
+    with served(published[0].parent) as address:
+        publish(monkeypatch, published, address)
+        published[1].write_bytes(b"<html>log in</html>")
+        with pytest.raises(ValueError, match="sent another file than was published"):
+            load_perceptual()
+    assert not default_path().exists()
+
+
+def test_without_a_network_it_is_said_how_to_do_without(published, monkeypatch):
+    publish(monkeypatch, published, "http://localhost:9")
+    message = r"cannot be fetched here \(.*refused.*\).*perceptual_weight=0"
     with pytest.raises(ValueError, match=message):
         load_perceptual()
+
+
+@contextlib.contextmanager
+def served(directory):
+    """The address of a server of the files in a directory."""
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=directory
+    )
+    with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
