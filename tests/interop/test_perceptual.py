@@ -3,7 +3,6 @@ import functools
 import hashlib
 import http.server
 import json
-import re
 import threading
 
 import jax
@@ -12,6 +11,7 @@ import pytest
 from bucket import stand_in
 from golden import golden
 from numpy.testing import assert_array_equal
+from published import published_perceptual
 
 from taming_jax.interop import perceptual
 from taming_jax.interop.fetch import Published
@@ -22,7 +22,6 @@ from taming_jax.interop.perceptual import (
     load_perceptual,
     save_perceptual,
 )
-from taming_jax.interop.tables import to_theirs
 from taming_jax.interop.torch_files import write_torch
 
 
@@ -80,14 +79,7 @@ def test_a_file_that_is_not_there_is_named_and_how_to_do_without(tmp_path):
 @pytest.fixture
 def published(params, tmp_path):
     """(VGG16's file, the heads'), with torchvision's and the authors' names."""
-    theirs = to_theirs(PERCEPTUAL, params)
-    vgg = {
-        re.sub(r"net\.slice\d", "features", name): array
-        for name, array in theirs.items()
-        if name.startswith("net.")
-    }
-    vgg["classifier.0.weight"] = np.ones((4, 4), np.float32)
-    heads = {name: array for name, array in theirs.items() if "lin" in name}
+    vgg, heads = published_perceptual(params)
     files = tmp_path / "vgg16.pth", tmp_path / "heads.pth"
     write_torch(files[0], vgg)
     write_torch(files[1], heads)

@@ -1,0 +1,24 @@
+"""Weights of ours as others publish theirs: by their names, in their layout."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from taming_jax.interop.names import PERCEPTUAL
+from taming_jax.interop.tables import to_theirs
+
+Tensors = dict[str, np.ndarray]
+
+
+def published_perceptual(params: Mapping) -> tuple[Tensors, Tensors]:
+    """(torchvision's VGG16, the heads of LPIPS v0.1) with these weights of LPIPS."""
+    theirs = to_theirs(PERCEPTUAL, params)
+    vgg = {
+        re.sub(r"net\.slice\d", "features", name): array
+        for name, array in theirs.items()
+        if name.startswith("net.")
+    }
+    vgg["classifier.0.weight"] = np.ones((4, 4), np.float32)  # of no use to LPIPS
+    heads = {name: array for name, array in theirs.items() if "lin" in name}
+    return vgg, heads
