@@ -67,12 +67,12 @@ def open_checkpoint(path: str | os.PathLike) -> Any:
     if not path.is_file():
         state = "a directory" if path.is_dir() else "not there"
         raise ValueError(f"no checkpoint at {path}: it is {state}; give a file's path")
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
     try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
         content = _reader(head)(path)
         check_tree(content)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     return content
 

@@ -84,7 +84,7 @@ class Machine:
     ):
         self.at, self.memo, self.persistent = begin, {}, persistent
         self._pickle, self._copies, self._plain_keys = pickle, len(pickle), PLAIN_KEYS
-        self._stack, self._marks = [], []
+        self._stack, self._marks, self._floor = [], [], 0
         self._calls = {
             "builtins.set": self.set_of,
             "builtins.frozenset": lambda items=(): frozenset(self.set_of(items)),
@@ -94,10 +94,18 @@ class Machine:
             "_codecs.encode": _bytes,
             "collections.OrderedDict": lambda pairs=(): self.fill({}, pairs),
             "collections.defaultdict": lambda factory=None: {},
+            "copyreg._reconstructor": lambda kind, base, state: Opaque(kind, (state,)),
             **calls,
         }
 
     # The program.
+
+    def opcode(self) -> int:
+        """The next byte."""
+        if self.at >= len(self._pickle):
+            raise ValueError("it is cut short")
+        self.at += 1
+        return self._pickle[self.at - 1]
 
     def take(self, count: int) -> bytes:
         """The next bytes."""
@@ -108,7 +116,7 @@ class Machine:
     def check(self, count: int) -> None:
         """Whether so many bytes follow."""
         if not 0 <= count <= len(self._pickle) - self.at:
-            raise ValueError(f"{count} bytes should follow, and do not")
+            raise ValueError(f"{count} bytes should follow: it is cut short")
 
     def line(self) -> bytes:
         """The bytes before the next end of a line."""
@@ -138,25 +146,23 @@ class Machine:
         return self._stack[-1]
 
     def mark(self) -> None:
-        self._marks.append(len(self._stack))
+        self._floor = len(self._stack)
+        self._marks.append(self._floor)
 
     def drop(self) -> None:
         """Drops what is on top, be it a mark."""
-        if self._marks and self._marks[-1] == len(self._stack):
-            self._marks.pop()
+        if self._marks and self._floor == len(self._stack):
+            self.since_mark()
         else:
             self.pop()
 
     def since_mark(self) -> list[Any]:
         """Takes all that was pushed after the last mark, and the mark."""
         begin = self._marks.pop()
+        self._floor = self._marks[-1] if self._marks else 0
         taken = self._stack[begin:]
         del self._stack[begin:]
         return taken
-
-    @property
-    def _floor(self) -> int:
-        return self._marks[-1] if self._marks else 0
 
     # Containers and objects.
 

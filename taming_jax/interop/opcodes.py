@@ -1,6 +1,6 @@
 """The opcodes of pickles, protocols 0 to 5: what each does to a `Machine`.
 
-    ACTIONS[b"K"](machine)    # BININT1 reads a byte, and pushes it as a number
+    ACTIONS[ord("K")](machine)    # BININT1 reads a byte, and pushes it as a number
 
 Left out are those that Python itself refuses unless told what they mean: the registry
 of extensions, and buffers out of band. `pickletools` of the standard library says what
@@ -228,6 +228,6 @@ def _pushing(value: Callable[[Machine], Any]) -> Callable[[Machine], None]:
     return lambda m: m.push(value(m))
 
 
-ACTIONS = _EFFECTS | {
-    opcode: _pushing(value) for opcode, value in (_VALUES | _RESULTS).items()
-}
+_PUSHING = {letter: _pushing(value) for letter, value in (_VALUES | _RESULTS).items()}
+ACTIONS = {ord(letter): action for letter, action in (_EFFECTS | _PUSHING).items()}
+STOP = ord(".")

@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from taming_jax.interop.machine import Global, Machine, Opaque
-from taming_jax.interop.opcodes import ACTIONS
+from taming_jax.interop.opcodes import ACTIONS, STOP
 
 __all__ = ["Global", "Opaque", "check_tree", "load"]
 
 BYTES = 2**26  # of the largest pickle; the numbers in tensors are no part of it
-OPCODES = 2**21  # a tensor takes about 40
+OPCODES = 2**20  # a tensor takes about 40
 DEPTH = 64  # of containers in containers
 
 
@@ -51,8 +51,8 @@ def load(
     machine = Machine(pickle, begin, calls or {}, persistent or _no_persistent)
     try:
         for _ in range(OPCODES):
-            opcode = machine.take(1)
-            if opcode == b".":
+            opcode = machine.opcode()
+            if opcode == STOP:
                 return machine.pop(), machine.at
             ACTIONS[opcode](machine)
         raise ValueError(f"it has more than {OPCODES} opcodes")

@@ -8,13 +8,14 @@ Offsets and strides are counted in elements. Nothing of the data is in memory be
 `Tensor.read`, and what that takes is known to fit before.
 """
 
+import contextlib
 import functools
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
@@ -82,7 +83,7 @@ class Extent:
         if count < self.size and self.checksum is not None:
             _ = self._sound
         data = np.empty(count, np.uint8)
-        with self.path.open("rb") as file:
+        with _opened(self.path) as file:
             file.seek(self.begin + begin)
             if file.readinto(data) != count:
                 raise ValueError(f"{self.path} has become shorter while it was read")
@@ -94,7 +95,7 @@ class Extent:
     def _sound(self) -> bool:
         """True: many tensors may look at parts of it, and it is checked once."""
         crc = 0
-        with self.path.open("rb") as file:
+        with _opened(self.path) as file:
             file.seek(self.begin)
             for done in range(0, self.size, _PIECE):
                 crc = zlib.crc32(file.read(min(_PIECE, self.size - done)), crc)
@@ -108,6 +109,15 @@ class Extent:
                 f"{self.begin + self.size} are not what its checksum says; get another "
                 "copy"
             )
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def view(
