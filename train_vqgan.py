@@ -2,6 +2,7 @@
 
 python train_vqgan.py --config configs/shapes.py
 python train_vqgan.py --config configs/custom.py --config.data.train=DIR
+python train_vqgan.py --config configs/scenes.py --stage=condition_vqgan
 """
 
 import sys
@@ -9,4 +10,4 @@ import sys
 from taming_jax.cli.train import main
 
 if __name__ == "__main__":
-    main(sys.argv, stages=("vqgan",))
+    main(sys.argv, stages=("vqgan", "condition_vqgan"))

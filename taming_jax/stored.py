@@ -27,19 +27,27 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from taming_jax import soundness
-from taming_jax.files import located, reached, whole_file, write_json
+from taming_jax.files import in_bucket, located, reached, whole_file, write_json
 from taming_jax.soundness import DamagedError
 
 Best = tuple[str, str]  # a metric and 'max' or 'min'
 
 ASSETS = epath.Path(__file__).parent / "assets"
-# What a stage's best checkpoint is best by.
-BEST_BY: dict[str, Best] = {"vqgan": ("psnr", "max"), "prior": ("loss", "min")}
+# What a stage's best checkpoint is best by; class maps have an IoU in place of a PSNR.
+BEST_BY: dict[str, Best] = {
+    "vqgan": ("psnr", "max"),
+    "condition_vqgan": ("psnr", "max"),
+    "prior": ("loss", "min"),
+}
+BEST_OF_CLASSES: Best = ("mean_iou", "max")
+TOKENIZERS = ("vqgan", "condition_vqgan")
 # What numpy's files can hold, and what is worth to be held.
 DTYPES = ("float16", "float32")
 # What of a tokenizer's settings and parameters turns pictures into codes.
 _CODING_SETTINGS = ("encoder", "quantizer")
 _CODING_PARAMS = ("encoder", "quant_conv", "quantizer")
+# What is never rounded.
+_EXACT = ("params/quantizer/", "codebook/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +56,7 @@ class Stored:
 
     Attributes:
       directory: where it was found, W/STAGE for example.
-      stage: "vqgan" or "prior".
+      stage: "vqgan", "condition_vqgan" or "prior".
       record: all of its config.json.
       step: of the checkpoint.
       variables: the averaged (EMA) weights; floating ones are float32.
@@ -77,7 +85,7 @@ def find(path: str | PurePath, stage: str) -> epath.Path:
     Args:
       path: of a run, an exported model, or a stage of either; gs:// too. What is no
         path may be the name of a model that the package brings along.
-      stage: "vqgan" or "prior".
+      stage: "vqgan", "condition_vqgan" or "prior".
 
     Raises:
       ValueError: if there is none, or a bucket cannot be looked into.
@@ -100,6 +108,20 @@ def is_there(path: str | PurePath, stage: str) -> bool:
     return _directory(path, stage) is not None
 
 
+def stage_at(path: str | PurePath, wanted: str = "vqgan") -> str:
+    """The wanted stage; of tokenizers the other kind, where only that is there."""
+    if wanted not in TOKENIZERS:
+        return wanted
+    there = (stage for stage in (wanted, *TOKENIZERS) if is_there(path, stage))
+    return next(there, wanted)
+
+
+def best_by(config: Mapping[str, Any], stage: str) -> Best:
+    """The metric that ranks a stage's checkpoints, and 'max' or 'min'."""
+    classes = config[stage]["model"].get("classes")
+    return BEST_OF_CLASSES if classes else BEST_BY[stage]
+
+
 def bundled() -> tuple[str, ...]:
     """The names of the models that the package brings along."""
     if not ASSETS.is_dir():
@@ -112,8 +134,8 @@ def read(path: str | PurePath, stage: str, best: bool = False) -> Stored:
 
     Args:
       path: as `find` takes it.
-      stage: "vqgan" or "prior".
-      best: the best checkpoint by `BEST_BY` instead; an exported model has only one.
+      stage: "vqgan", "condition_vqgan" or "prior".
+      best: the best checkpoint by `best_by` instead; an exported model has only one.
 
     Raises:
       ValueError: if there is none, or it is damaged.
@@ -125,7 +147,8 @@ def read(path: str | PurePath, stage: str, best: bool = False) -> Stored:
         variables |= _read_arrays(directory / "weights.npz")
         step = record["step"]
     else:
-        step, variables = read_checkpoint(directory, BEST_BY[stage] if best else None)
+        metric = best_by(record["config"], stage) if best else None
+        step, variables = read_checkpoint(directory, metric)
     return Stored(directory, stage, record, step, variables)
 
 
@@ -187,20 +210,51 @@ def write(
     Raises:
       ValueError: for another dtype, or one that does not hold the weights.
     """
+    about = {"stage": model.stage, "step": model.step, "card": dict(card)}
+    arrays = flatten_dict(dict(model.variables), sep="/").items()
+    write_parts(directory, {**model.record, **about}, arrays, dtype=dtype)
+
+
+def write_parts(
+    directory: str | PurePath,
+    record: Mapping[str, Any],
+    arrays: Iterable[tuple[str, np.ndarray]],
+    *,
+    dtype: str,
+) -> None:
+    """As `write`; of the arrays, by flat names, only one need be in memory at a time.
+
+    Args:
+      directory: as for `write`.
+      record: all of config.json; it says stage and step.
+      arrays: "params/..." and "codebook/...".
+      dtype: as for `write`.
+
+    Raises:
+      ValueError: as `write`.
+    """
     if dtype not in DTYPES:
         raise ValueError(
             f"dtype is {dtype!r}; weights are kept as {' or '.join(DTYPES)}"
         )
-    arrays = {}
-    for name, array in flatten_dict(dict(model.variables), sep="/").items():
-        kept = name.startswith(("params/quantizer/", "codebook/"))
-        arrays[name] = array if kept else _rounded(name, array, dtype)
+    rounded = (
+        (name, array if name.startswith(_EXACT) else _rounded(name, array, dtype))
+        for name, array in arrays
+    )
     directory = located(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with whole_file(directory / "weights.npz") as file:
-        np.savez(file, **arrays)
-    about = {"stage": model.stage, "step": model.step, "card": dict(card)}
-    write_json(directory / "config.json", {**model.record, **about})
+    write_arrays(directory / "weights.npz", rounded)
+    write_json(directory / "config.json", record)
+
+
+def write_arrays(
+    path: str | PurePath, arrays: Iterable[tuple[str, np.ndarray]]
+) -> None:
+    """Writes a .npz, whole, one array after the other."""
+    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
 def codes_fingerprint(settings: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
@@ -282,18 +336,28 @@ def _ranked(directory: epath.Path, steps: Iterable[int], best: Best | None):
 
 
 def _read_arrays(path: epath.Path) -> dict[str, Any]:
+    """The arrays of an .npz as a tree, floating ones as float32.
+
+    A file of this machine is read array by array. A bucket's is fetched whole, for each
+    piece that it is asked for takes a while to come.
+    """
+    in_one = in_bucket(path)
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with (
+            io.BytesIO(path.read_bytes()) if in_one else path.open("rb") as file,
+            np.load(file, allow_pickle=False) as archive,
+        ):
+            arrays = {name: _in_full(archive[name]) for name in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is damaged: {error}; export the model again, or get another copy"
         ) from error
-    full = {
-        name: array.astype(np.float32) if array.dtype.kind == "f" else array
-        for name, array in arrays.items()
-    }
-    return unflatten_dict(full, sep="/")
+    return unflatten_dict(arrays, sep="/")
+
+
+def _in_full(array: np.ndarray) -> np.ndarray:
+    floating = array.dtype.kind == "f"
+    return array.astype(np.float32, copy=False) if floating else array
 
 
 def _rounded(name: str, array: np.ndarray, dtype: str) -> np.ndarray:

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "taming_jax"
 
 # From the ground up; neighbours on one floor may know each other.
 FLOORS = (
-    {"compilation", "files", "pictures", "processes", "soundness", "units"}
+    {"compilation", "files", "maps", "pictures", "processes", "soundness", "units"}
     | {"user_cache"},
     {"models"},
     {"conditions", "losses", "sampling", "stored"},

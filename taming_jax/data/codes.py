@@ -123,6 +123,7 @@ class CodesSource:
     """Codes of one split, a `Source`: codes int32 [h,w], and label where there are."""
 
     chunk = 1024  # so many are read in the time that a call through tf.data takes
+    region_names = ()
 
     def __init__(self, directory: epath.Path, split: str, about: Mapping[str, Any]):
         about_split = about["splits"][split]

@@ -28,6 +28,7 @@ class EmbeddedSource:
         self._dataset, self._seed = dataset, STREAMS[split]
         self._count, self._size = count, image_size
         self.class_names = tuple(dataset.CLASSES)
+        self.region_names = ("background", *self.class_names)
         self.bad = BadRecords(count)
         side = {"H": image_size, "W": image_size}
         self.example_spec = {

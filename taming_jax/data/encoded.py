@@ -51,6 +51,7 @@ class EncodedSource:
     """
 
     chunk = 1
+    region_names = ()
 
     def __init__(
         self,

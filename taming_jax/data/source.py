@@ -38,6 +38,7 @@ class Source(Protocol):
 
     Attributes:
       class_names: what label i is called; empty if the data set has no labels.
+      region_names: what class i of a segmentation is called; empty if nobody knows.
       identity: names the data set in JSON's types, wherever it lies on the disk: equal
         for equal data, different for others. Neither size nor augmentation enters.
       example_spec: the fields that `read` can give, by name; `image` or `codes` is one.
@@ -47,6 +48,7 @@ class Source(Protocol):
     """
 
     class_names: Sequence[str]
+    region_names: Sequence[str]
     identity: Mapping[str, object]
     example_spec: Mapping[str, Field]
     chances: Sequence[str]

@@ -108,6 +108,18 @@ class VQGAN(nn.Module):
         return images
 
     @nn.nowrap
+    def estimate(self, decoded: jax.Array) -> jax.Array:
+        """What the decoder gave, in the target's units: of logits, probabilities."""
+        return jax.nn.sigmoid(decoded) if self.classes else decoded
+
+    @nn.nowrap
+    def decided(self, decoded: jax.Array) -> Images | ClassMaps:
+        """What the decoder gave, for people: images clipped, the likeliest classes."""
+        if self.classes:
+            return jnp.argmax(decoded, axis=-1).astype(jnp.int32)
+        return jnp.clip(decoded, -1.0, 1.0)
+
+    @nn.nowrap
     def after_update(self, params, codebook, latents, *, step, key):
         """Let the quantizer set codes by hand; pure, on the whole module's trees.
 
@@ -185,7 +197,4 @@ def decode_codes(model: VQGAN, variables: Mapping, codes: Codes) -> Images | Cla
 
     Of a model of class maps [B,H,W], the likeliest class of each pixel.
     """
-    images = model.apply(variables, codes, method="decode")
-    if model.classes:
-        return jnp.argmax(images, axis=-1).astype(jnp.int32)
-    return jnp.clip(images, -1.0, 1.0)
+    return model.decided(model.apply(variables, codes, method="decode"))

@@ -145,11 +145,12 @@ def _put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict:
 
 
 def _evaluate(stage: Stage, state: TrainState, batches: Batches, mesh) -> dict:
-    """Means over the held-out examples, each counted once."""
+    """Figures of the held-out examples, each counted once."""
     sums = [jax.device_get(stage.evaluate(state, _put(b, mesh))) for b in batches]
     totals = {name: sum(s[name] for s in sums) for name in sums[0]}
     count = totals.pop("count")
-    return {name: float(total / count) for name, total in totals.items()}
+    means = {name: total / count for name, total in totals.items()}
+    return {name: float(value) for name, value in stage.conclude(means).items()}
 
 
 def _read(stage: Stage, writer: Writer, progress: Progress, unread) -> None:

@@ -7,9 +7,17 @@ end the run here, in one line, and not an hour later.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
+
+from taming_jax.maps import Input, input_of
+from taming_jax.training.sections import (
+    as_step,
+    construct,
+    plain,
+    require,
+    sorted_by_field,
+)
 
 NEVER = 2**31 - 1  # a step that no run reaches
 
@@ -42,9 +50,9 @@ class Optimizer:
     final_share: float = 0.0  # of the learning rate, at the end of a cosine
 
     def __post_init__(self):
-        _require(self, "learning_rate", self.learning_rate > 0, "above 0")
+        require(self, "learning_rate", self.learning_rate > 0, "above 0")
         kinds = get_args(Schedule)
-        _require(self, "schedule", self.schedule in kinds, kinds)
+        require(self, "schedule", self.schedule in kinds, kinds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +75,13 @@ class Run:
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every", "image_every",
                      "eval_every", "checkpoint_every", "keep_checkpoints"):  # fmt: skip
-            _require(self, name, getattr(self, name) >= 1, "at least 1")
-        _require(self, "ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
         limit = self.stall_seconds
-        _require(self, "stall_seconds", limit is None or limit > 0, "above 0, or None")
+        require(self, "stall_seconds", limit is None or limit > 0, "above 0, or None")
         kinds = get_args(OnNonfinite)
-        _require(self, "on_nonfinite", self.on_nonfinite in kinds, kinds)
-        _require(
+        require(self, "on_nonfinite", self.on_nonfinite in kinds, kinds)
+        require(
             self, "batch_size", self.batch_size % self.accumulate == 0,
             f"a multiple of accumulate={self.accumulate}",
         )  # fmt: skip
@@ -92,6 +100,7 @@ class VQGANLoss:
     sharpness_weight: float = 0.0  # of how much they differ in a window
     perceptual_weight: float = 1.0
     perceptual_weights: str | None = None  # a file; None: the user's cache
+    perceptual_dropout: float = 0.0  # of its features; the original leaves 0.5 on
     codebook_weight: float = 1.0
     adversarial_loss: AdversarialLoss = "hinge"
     adversarial_weight: float = 0.8  # 0: no discriminator at all
@@ -105,11 +114,13 @@ class VQGANLoss:
 
     def __post_init__(self):
         kinds = get_args(AdversarialLoss)
-        _require(self, "adversarial_loss", self.adversarial_loss in kinds, kinds)
+        require(self, "adversarial_loss", self.adversarial_loss in kinds, kinds)
         for name in ("l1_weight", "l2_weight", "difference_weight",
                      "sharpness_weight", "perceptual_weight", "codebook_weight",
                      "adversarial_weight", "disc_warmup"):  # fmt: skip
-            _require(self, name, getattr(self, name) >= 0, "at least 0")
+            require(self, name, getattr(self, name) >= 0, "at least 0")
+        dropout = self.perceptual_dropout
+        require(self, "perceptual_dropout", 0 <= dropout < 1, "in [0, 1)")
 
     def resolved(self, steps: int, begun: bool) -> "VQGANLoss":
         """The same with every start as a step of a run of `steps`.
@@ -117,7 +128,7 @@ class VQGANLoss:
         begun: whether the model begins with weights. Then a discriminator that knows
         nothing yet, or not yet these pictures, would spoil it: it learns first.
         """
-        disc_start = _as_step(self.disc_start, steps)
+        disc_start = as_step(self.disc_start, steps)
         counts = self.adversarial_start
         if counts is None and begun:
             counts = disc_start + self.disc_warmup
@@ -125,16 +136,22 @@ class VQGANLoss:
         return dataclasses.replace(
             self,
             disc_start=disc_start,
-            adversarial_start=disc_start if counts is None else _as_step(counts, steps),
-            decoder_only_start=NEVER if frozen is None else _as_step(frozen, steps),
+            adversarial_start=disc_start if counts is None else as_step(counts, steps),
+            decoder_only_start=NEVER if frozen is None else as_step(frozen, steps),
         )
+
+
+# What is wrong with an image, in parts; of class maps it is their cross-entropy.
+IMAGE_WEIGHTS = ("l1_weight", "l2_weight", "difference_weight", "sharpness_weight",
+                 "perceptual_weight")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class VQGANRecipe:
-    """`config.vqgan`, sorted into what each part of the program needs."""
+    """`config.vqgan` or `condition_vqgan`, sorted by what the program's parts need."""
 
     model: Mapping[str, Any]
+    input: Input
     discriminator: Mapping[str, Any]
     loss: VQGANLoss
     optimizer: Optimizer
@@ -158,23 +175,34 @@ class VQGANRecipe:
         disc_optimizer = section.pop("disc_optimizer", optimizer)
         learning_rate = section.pop("learning_rate")
         disc_learning_rate = section.pop("disc_learning_rate", None) or learning_rate
-        parts = {"model": section.pop("model")}
+        parts = {"input": input_of(section), "model": section.pop("model")}
+        section.pop("input", None), section.pop("stretch", None)
         parts["discriminator"] = section.pop("discriminator", {})
         parts["init_from"] = section.pop("init_from", None)
-        losses, run = _sorted_by_field(section, VQGANLoss, Run)
+        if parts["init_from"]:
+            parts["model"] = _with_codebook(parts["model"])
+        losses, run = sorted_by_field(section, VQGANLoss, Run)
+        if parts["model"].get("classes"):
+            losses = dict.fromkeys(IMAGE_WEIGHTS, 0.0) | losses
         recipe = cls(
             **parts,
             loss=VQGANLoss(**losses),
-            optimizer=_construct(Optimizer, learning_rate=learning_rate, **optimizer),
-            disc_optimizer=_construct(
+            optimizer=construct(Optimizer, learning_rate=learning_rate, **optimizer),
+            disc_optimizer=construct(
                 Optimizer, learning_rate=disc_learning_rate, **disc_optimizer
             ),
-            run=_construct(Run, **run),
+            run=construct(Run, **run),
         )
         loss = recipe.loss.resolved(recipe.run.steps, begun=bool(recipe.init_from))
         return dataclasses.replace(recipe, loss=loss)
 
     def __post_init__(self):
+        weights = [name for name in IMAGE_WEIGHTS if getattr(self.loss, name)]
+        if weights and self.model.get("classes"):
+            raise ValueError(
+                f"{', '.join(weights)}: weights of images' losses, and class maps have "
+                "only their cross-entropy, which counts 1: set them to 0"
+            )
         if self.loss.alternating and self.run.accumulate > 1:
             raise ValueError(
                 "alternating=True updates the discriminator after the generator and "
@@ -217,21 +245,21 @@ class PriorRecipe:
         optimizer = section.pop("optimizer", {})
         optimizer["learning_rate"] = section.pop("learning_rate")
         sampling = section.pop("sampling", {})
-        own, run = _sorted_by_field(section, PriorRecipe, Run)
+        own, run = sorted_by_field(section, PriorRecipe, Run)
         return cls(
             **own,
-            optimizer=_construct(Optimizer, **optimizer),
-            run=_construct(Run, **run),
-            sampling=_construct(Sampling, **sampling),
+            optimizer=construct(Optimizer, **optimizer),
+            run=construct(Run, **run),
+            sampling=construct(Sampling, **sampling),
         )
 
     def __post_init__(self):
         kinds = get_args(Condition)
-        _require(self, "condition", self.condition in kinds, kinds)
-        _require(self, "label_dropout", 0 <= self.label_dropout < 1, "in [0, 1)")
-        _require(self, "pkeep", 0 < self.pkeep <= 1, "in (0, 1]")
+        require(self, "condition", self.condition in kinds, kinds)
+        require(self, "label_dropout", 0 <= self.label_dropout < 1, "in [0, 1)")
+        require(self, "pkeep", 0 < self.pkeep <= 1, "in (0, 1]")
         nameless = self.condition == "none" or self.shared_vocabulary
-        _require(
+        require(
             self, "label_dropout", not (nameless and self.label_dropout),
             "0 without labels, and in the paper's shared vocabulary, which has no "
             "token for `no label`",
@@ -243,55 +271,13 @@ class PriorRecipe:
             )
 
 
+def _with_codebook(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The same model, whose quantizer does not wait for a codebook: it has one."""
+    quantizer = dict(model.get("quantizer", {}))
+    soft_start = {"start_step", "blend_steps"} & quantizer.keys()
+    return {**model, "quantizer": quantizer | dict.fromkeys(soft_start, 0)}
+
+
 def mesh_from_config(section: Mapping[str, Any]) -> Mesh:
     """`config.mesh`; raises ValueError for a key that is no axis."""
-    return _construct(Mesh, **plain(section))
-
-
-def plain(config: Any) -> Any:
-    """A ConfigDict (or what lies in one) as plain dicts, lists and numbers."""
-    if isinstance(config, Mapping) or hasattr(config, "items"):
-        return {key: plain(value) for key, value in config.items()}
-    if isinstance(config, list | tuple):
-        return [plain(value) for value in config]
-    return config
-
-
-def _sorted_by_field(section: dict, *classes: type) -> list[dict]:
-    """Each key of the section to the class that has such a field."""
-    names = [{field.name for field in dataclasses.fields(cls)} for cls in classes]
-    for key in section:
-        if not any(key in fields for fields in names):
-            raise ValueError(_unknown(key, set().union(*names)))
-    return [{k: v for k, v in section.items() if k in fields} for fields in names]
-
-
-def _construct(cls: type, **fields):
-    known = {field.name: field for field in dataclasses.fields(cls)}
-    for key in fields:
-        if key not in known:
-            raise ValueError(_unknown(key, known))
-    for key, field in known.items():
-        if field.default is dataclasses.MISSING and key not in fields:
-            raise ValueError(f"{cls.__name__.lower()}: {key} is missing, set it")
-    return cls(**fields)
-
-
-def _unknown(key: str, known) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {sorted(known)}"
-    return f"unknown key {key!r} in the recipe: {hint}"
-
-
-def _as_step(start: int | float, steps: int) -> int:
-    if isinstance(start, float) and not start.is_integer():
-        return round(start * steps)
-    return int(start)
-
-
-def _require(section, name: str, holds: bool, allowed) -> None:
-    if not holds:
-        if isinstance(allowed, tuple):
-            allowed = f"one of {', '.join(allowed)}"
-        given = getattr(section, name)
-        raise ValueError(f"{name}={given!r} is not allowed: it must be {allowed}")
+    return construct(Mesh, **plain(section))

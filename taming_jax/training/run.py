@@ -7,7 +7,8 @@ into the run's directory until all of it is right.
 """
 
 import contextlib
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from taming_jax import data, processes
+from taming_jax import data, processes, stored
 from taming_jax.training import loop, recipe, workdir
 from taming_jax.training.initial import check_start
 from taming_jax.training.mesh import batch_sharding, create_mesh, describe_devices
@@ -51,13 +52,15 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | PurePath) -
     }
 
     def train_batches(start_step):
-        return data.train_batches(
+        batches = data.train_batches(
             sources["train"], seed=config["seed"], start_step=start_step, **batching
         )
+        return _checked(batches, stage)
 
     def eval_batches():
         count = stage.run.eval_examples
-        return data.eval_batches(sources["val"], count=count, **batching)
+        batches = data.eval_batches(sources["val"], count=count, **batching)
+        return _checked(batches, stage)
 
     next(train_batches(0))  # too few pictures, or none that can be read: now, not later
     stage_dir = directory / stage.name
@@ -67,7 +70,8 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | PurePath) -
     workdir.check_room(stage_dir, _bytes(stage), stage.run.keep_checkpoints)
     beginning = config[stage_name].get("init_from")
     if beginning and not (stage_dir / "config.json").exists():
-        check_start(beginning, stage.abstract.params, stage.name)
+        there = stored.stage_at(beginning, stage.name)
+        check_start(beginning, stage.abstract.params, there)
     with contextlib.ExitStack() as held:
         held.enter_context(workdir.storage_explained(stage_dir))
         if processes.is_first():
@@ -96,9 +100,13 @@ def data_share(mesh: jax.sharding.Mesh, batch_size: int) -> tuple[int, int]:
     return shares.index(tuple(sorted(rows[jax.process_index()]))), len(shares)
 
 
-def _vqgan(config: Mapping, mesh: jax.sharding.Mesh, directory: epath.Path):
+def _vqgan(
+    config: Mapping, mesh: jax.sharding.Mesh, directory: epath.Path, section="vqgan"
+):
     del directory  # a tokenizer needs no other stage
-    return make_vqgan_stage(config, mesh), _pictures(config)
+    sources = _pictures(config)
+    names = sources["train"].region_names
+    return make_vqgan_stage(config, mesh, section, names), sources
 
 
 def _prior(config: Mapping, mesh: jax.sharding.Mesh, directory: epath.Path):
@@ -126,7 +134,17 @@ def _pictures(config: Mapping) -> dict[str, data.Source]:
     return {split: data.open_source(config["data"], split) for split in SPLITS}
 
 
-STAGES = {"vqgan": _vqgan, "prior": _prior}
+STAGES = {
+    "vqgan": _vqgan,
+    "condition_vqgan": functools.partial(_vqgan, section="condition_vqgan"),
+    "prior": _prior,
+}
+
+
+def _checked(batches: Iterator[dict], stage: Stage) -> Iterator[dict]:
+    for batch in batches:
+        stage.check(batch)
+        yield batch
 
 
 def _bytes(stage: Stage) -> int:

@@ -27,8 +27,10 @@ class Stage(NamedTuple):
       step: (state, batch) -> (state, metrics); the state given is used up.
       evaluate: (state, batch) -> sums over the batch's examples where `mask` is set,
         and their `count`.
+      conclude: the means of these over all examples -> figures.
       show: (state, batch) -> name -> uint8 picture [H, W, C], for people.
       preview: likewise, of the first batch that it will learn from; or None.
+      check: raises ValueError for a batch, on the host, that it cannot learn from.
       facts: what it takes for granted of other stages, in JSON's types: a run goes on
         only while they stay the same.
     """
@@ -45,4 +47,6 @@ class Stage(NamedTuple):
     evaluate: Callable[[TrainState, Metrics], Metrics]
     show: Callable[[TrainState, Metrics], Metrics]
     preview: Callable[[TrainState, Metrics], Metrics] | None = None
+    conclude: Callable[[Metrics], Metrics] = dict
+    check: Callable[[Metrics], None] = lambda batch: None
     facts: Mapping[str, Any] = {}

@@ -4,38 +4,53 @@ config -> recipe -> model, discriminator, perceptual weights -> state, step, met
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from taming_jax import stored, units
+from taming_jax import processes, stored
 from taming_jax.compilation import jit
 from taming_jax.interop.perceptual import load_perceptual
 from taming_jax.models.discriminator import Discriminator
-from taming_jax.models.perceptual import lpips
-from taming_jax.models.vqgan import VQGAN
-from taming_jax.pictures import pair_rows
+from taming_jax.models.vqgan import VQGAN, blank
 from taming_jax.training import mesh as meshes
 from taming_jax.training.initial import start_from
 from taming_jax.training.optimizer import make_optimizer
 from taming_jax.training.phases import Phase, by_phase
 from taming_jax.training.recipe import VQGANRecipe
+from taming_jax.training.reconstructions import (
+    PICTURES,
+    conclude,
+    make_evaluate,
+    reconstruct,
+    side_by_side,
+)
 from taming_jax.training.sharding import at_use
 from taming_jax.training.stage import Stage
 from taming_jax.training.state import Adversary, TrainState
 from taming_jax.training.usage import CodeWindow
-from taming_jax.training.vqgan_step import TERMS, make_train_step
+from taming_jax.training.vqgan_step import make_train_step, terms_of
 
 SHOWN = ("l1", "perceptual", "codebook_loss", "disc_loss", "codebook_usage")
-PICTURES = 16  # shown in a grid
+SHOWN_OF_CLASSES = ("cross_entropy", *SHOWN[2:])
 
 
 def make_vqgan_stage(
-    config: Mapping[str, Any], mesh: jax.sharding.Mesh, section: str = "vqgan"
+    config: Mapping[str, Any],
+    mesh: jax.sharding.Mesh,
+    section: str = "vqgan",
+    class_names: Sequence[str] = (),
 ) -> Stage:
-    """Builds the tokenizer's stage; nothing is computed yet.
+    """Builds a tokenizer's stage; nothing is computed yet.
+
+    Args:
+      config: the recipe card.
+      mesh: of the devices.
+      section: of the card, and what the stage is called.
+      class_names: of class maps, as far as they have names.
 
     Raises:
       ValueError: for a recipe, an image size or a batch that cannot work, and for
@@ -48,9 +63,11 @@ def make_vqgan_stage(
     meshes.check_batch(
         recipe.run.batch_size, recipe.run.accumulate, mesh, axes=meshes.AXES
     )
+    check_perceptual(recipe, model)
     perceptual = {}
     if recipe.loss.perceptual_weight > 0:
-        perceptual = load_perceptual(recipe.loss.perceptual_weights)
+        with processes.first_goes_first("the perceptual weights"):
+            perceptual = load_perceptual(recipe.loss.perceptual_weights)
         perceptual = jax.device_put(perceptual, meshes.replicated(mesh))
 
     key = jax.random.key(config["seed"])
@@ -66,28 +83,33 @@ def make_vqgan_stage(
         )
         return lambda state, batch: step(state, batch, perceptual)
 
-    evaluate = _spread(_make_evaluate(recipe, model), mesh)
+    evaluate = _spread(make_evaluate(recipe, model), mesh)
     evaluate = jit(evaluate, out_shardings=shared)
-    beside = jit(_make_beside(model), out_shardings=shared)
+    beside = jit(_make_beside(recipe, model), out_shardings=shared)
 
     def show(state, batch):
-        x, x_hat = beside(state, batch)
-        return {"reconstructions": pair_rows(units.to_uint8(x), units.to_uint8(x_hat))}
+        pairs = side_by_side(recipe.input, *beside(state, batch), class_names)
+        return {"reconstructions": pairs}
 
     return Stage(
         name=section,
         run=recipe.run,
-        keep=("image", "index"),
-        terms=TERMS,
-        shown=SHOWN,
-        best=stored.BEST_BY["vqgan"],
+        keep=(recipe.input.kind, "index"),
+        terms=terms_of(model),
+        shown=SHOWN_OF_CLASSES if model.classes else SHOWN,
+        best=stored.best_by(config, section),
         abstract=meshes.abstract_with_shardings(shapes, shardings),
         init=lambda: start_from(
-            recipe.init_from, jit(init, out_shardings=shardings)(key), section
+            recipe.init_from,
+            jit(init, out_shardings=shardings)(key),
+            stored.stage_at(recipe.init_from or "", section),
         ),
         step=by_phase(recipe.loss, program),
         evaluate=lambda state, batch: evaluate(state, batch, perceptual),
+        conclude=conclude,
         show=show,
+        check=make_check(recipe, model),
+        facts={"class_names": list(class_names)} if model.classes else {},
     )
 
 
@@ -108,7 +130,7 @@ def make_init(
     def init(key: jax.Array) -> TrainState:
         model_key, disc_key = jax.random.split(key)
         side = model.stride * 2  # parameters depend on no size
-        x = jnp.zeros((1, side, side, model.image_channels))
+        x = blank(model, side)
         variables = model.init(model_key, x, train=True, step=jnp.int32(0))
         params = variables["params"]
         adversary = None
@@ -142,6 +164,48 @@ def check_image_size(size: int, stride: int) -> None:
         )
 
 
+def check_perceptual(recipe: VQGANRecipe, model: VQGAN) -> None:
+    """Raises ValueError if VGG16 is to look at what has not the channels for it."""
+    weight = recipe.loss.perceptual_weight
+    if weight and model.image_channels not in (1, 3):
+        raise ValueError(
+            f"perceptual_weight={weight} with image_channels={model.image_channels}: "
+            "LPIPS looks at 1 or 3 channels; set perceptual_weight=0"
+        )
+
+
+def make_check(recipe: VQGANRecipe, model: VQGAN) -> Callable[[Mapping], None]:
+    """Builds `check(batch)`: ValueError for a batch, on the host, that is not for it.
+
+    What is compiled would not notice a class that there is not.
+    """
+    kind, last = recipe.input.kind, model.image_channels - 1
+
+    @functools.cache
+    def check_form(shape: tuple[int, ...], dtype: np.dtype) -> None:
+        entry = jax.ShapeDtypeStruct(shape, dtype)
+        try:
+            model.check(jax.eval_shape(recipe.input.read, entry))
+        except ValueError as error:
+            raise ValueError(
+                f"input={kind!r}: {error}; image_channels of encoder and decoder "
+                "follow the data, or choose another input"
+            ) from None
+
+    def check(batch: Mapping[str, np.ndarray]) -> None:
+        entry = batch[kind]
+        check_form(entry.shape, entry.dtype)
+        if model.classes and (odd := (entry < 0) | (entry > last)).any():
+            pictures = batch["index"][odd.any((1, 2))].tolist()
+            raise ValueError(
+                f"class maps reach from {entry.min()} to {entry.max()} (pictures "
+                f"{pictures}); the model has classes 0 to {last}: set image_channels, "
+                "the encoder's and the decoder's, to their number, or mend the maps"
+            )
+
+    return check
+
+
 def _spread(fn, mesh: jax.sharding.Mesh):
     """`fn(state, batch, perceptual)`, for which a batch is split over all devices."""
 
@@ -152,41 +216,9 @@ def _spread(fn, mesh: jax.sharding.Mesh):
     return over_all
 
 
-def _make_evaluate(recipe: VQGANRecipe, model: VQGAN):
-    """`evaluate(state, batch, perceptual)` with the averaged weights."""
-
-    def evaluate(state: TrainState, batch: dict, perceptual: Any) -> dict:
-        x = units.as_images(batch["image"])
-        x_hat = jnp.clip(_reconstruct(model, state, x), -1.0, 1.0)
-        figures = {
-            "psnr": _psnr(batch["image"], x_hat),
-            "l1": jnp.abs(x - x_hat).mean((1, 2, 3)),
-        }
-        if recipe.loss.perceptual_weight > 0:
-            figures["perceptual"] = lpips(perceptual, x, x_hat)
-        counted = batch["mask"].astype(jnp.float32)
-        sums = {name: (figure * counted).sum() for name, figure in figures.items()}
-        return sums | {"count": counted.sum()}
-
-    return evaluate
-
-
-def _make_beside(model: VQGAN):
+def _make_beside(recipe: VQGANRecipe, model: VQGAN):
     def beside(state: TrainState, batch: dict):
-        x = units.as_images(batch["image"][:PICTURES])
-        return x, _reconstruct(model, state, x)
+        x = recipe.input.read(batch[recipe.input.kind][:PICTURES])
+        return x, reconstruct(model, state, x)
 
     return beside
-
-
-def _reconstruct(model: VQGAN, state: TrainState, x):
-    variables = {"params": state.ema, "codebook": state.codebook}
-    x_hat, _ = model.apply(variables, x, train=False, step=state.step)
-    return x_hat
-
-
-def _psnr(pictures, x_hat):
-    """dB per picture, of what a file would hold: x_hat rounded to 8 bits."""
-    rounded = jnp.round((x_hat + 1.0) * 127.5)
-    error = jnp.square(pictures.astype(jnp.float32) - rounded).mean((1, 2, 3))
-    return 10.0 * jnp.log10(255.0**2 / jnp.maximum(error, 1e-10))

@@ -7,7 +7,8 @@ encoder. The weight needs gradients at the decoder's last kernel only; these are
 linear in the cotangents, so the same pull-back gives them and the compiler removes
 the rest of it (Esser et al. 2021, equation 7).
 
-Legend: x images, x_hat reconstructions, both float32 [B,H,W,C] in [-1,1].
+Legend: x images, x_hat reconstructions, both float32 [B,H,W,C] in [-1,1]. In a
+tokenizer of class maps, what goes in is int32 [B,H,W], x its one-hot, x_hat logits.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from taming_jax import losses, units
+from taming_jax import losses
 from taming_jax.models.discriminator import Discriminator
 from taming_jax.models.perceptual import lpips
 from taming_jax.models.vqgan import LAST_KERNEL, VQGAN
@@ -35,14 +36,20 @@ from taming_jax.training.state import (
 # What a key is for: keys are fold_in(fold_in(key(seed), step), PURPOSE).
 QUANTIZE, DROPOUT, REVIVE, SECOND_LOOK = range(4)
 
-# Watched for NaN and infinity, in the order of their making.
-TERMS = (
-    "l1", "l2", "difference", "sharpness", "perceptual", "codebook_loss",
-    "adversarial", "adaptive_weight", "disc_loss", "grad_norm", "disc_grad_norm",
-)  # fmt: skip
+IMAGE_TERMS = ("l1", "l2", "difference", "sharpness", "perceptual")
+CLASS_TERMS = ("cross_entropy",)
 
 # What still learns once the codes are frozen.
 DECODER_SIDE = ("decoder", "post_quant_conv")
+
+
+def terms_of(model: VQGAN) -> tuple[str, ...]:
+    """What is watched for NaN and infinity, in the order of its making."""
+    return (
+        *(CLASS_TERMS if model.classes else IMAGE_TERMS),
+        "codebook_loss", "adversarial", "adaptive_weight", "disc_loss", "grad_norm",
+        "disc_grad_norm",
+    )  # fmt: skip
 
 
 class Means(NamedTuple):
@@ -70,27 +77,28 @@ def make_train_step(
     """Builds `step(state, batch, perceptual_params) -> (state, metrics)`, to be jitted.
 
     It serves the steps of `phase`; the state has the same form in every one.
-    `batch["image"]` is uint8 [B,H,W,C], or float32 in [-1,1]. A step whose losses or
-    gradients are not finite leaves the state as it was, but for `step` and
-    `nonfinite`; its metrics name the first bad term as `nonfinite_term`, an index
-    into `TERMS` (-1: none).
+    `batch` has the entry that `recipe.input` names, as `maps` lists them; an image may
+    be float32 in [-1,1], too. A step whose losses or gradients are not finite leaves
+    the state as it was, but for `step` and `nonfinite`; its metrics name the first bad
+    term as `nonfinite_term`, an index into `terms_of(model)` (-1: none).
     """
-    loss, run = recipe.loss, recipe.run
+    loss, run, watched = recipe.loss, recipe.run, terms_of(model)
     optimizer = make_optimizer(recipe.optimizer, run.steps)
     disc_optimizer = make_optimizer(recipe.disc_optimizer, run.steps)
 
     def step(state: TrainState, batch: dict, perceptual: Any):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        x = units.as_images(batch["image"])
+        inputs = recipe.input.read(batch[recipe.input.kind])
         adversary = state.adversary
 
         # Reconstruct, judge and weigh.
         (codebook, stats), means, samples = accumulate(
-            lambda carry, x, part: _differentiate(
-                loss, model, discriminator, phase, state, carry, x, perceptual,
+            lambda carry, inputs, part: _differentiate(
+                loss, model, discriminator, phase, state, carry, inputs, perceptual,
                 _rngs(key, part),
             ),
-            (state.codebook, adversary.stats if adversary else {}), x, run.accumulate,
+            (state.codebook, adversary.stats if adversary else {}),
+            inputs, run.accumulate,
         )  # fmt: skip
         metrics = dict(means.metrics)
 
@@ -112,8 +120,9 @@ def make_train_step(
             if loss.alternating:
                 rngs = _rngs(jax.random.fold_in(key, SECOND_LOOK), 0)
                 says = _look_again(
-                    loss, model, discriminator, state, params, codebook, stats, x, rngs
-                )
+                    loss, model, discriminator, state, params, codebook, stats, inputs,
+                    rngs,
+                )  # fmt: skip
                 disc_grads, stats = says.grads, says.stats
                 metrics["disc_loss"] = says.disc_loss
             disc_params, disc_opt_state, metrics["disc_grad_norm"] = apply_gradients(
@@ -130,7 +139,7 @@ def make_train_step(
             adversary=adversary,
             usage=state.usage.add(samples.codes),
         )
-        terms = [metrics[name] for name in TERMS]
+        terms = [metrics[name] for name in watched]
         state, metrics["nonfinite_term"] = advance(state, renewed, terms)
         return state, metrics | state.usage.metrics()
 
@@ -138,26 +147,28 @@ def make_train_step(
 
 
 def _differentiate(
-    loss, model, discriminator, phase, state, carry, x, perceptual, rngs
+    loss, model, discriminator, phase, state, carry, inputs, perceptual, rngs
 ):
     """One forward and one backward pass of the autoencoder, for `accumulate`."""
     codebook, stats = carry
+    x = model.target(inputs)
 
     def generate(params):
         if phase.frozen:  # no gradient goes where nothing learns
             params = _freeze(params)
         x_hat, quantized, moved = _reconstruct(
-            model, params, codebook, x, state.step, rngs
+            model, params, codebook, inputs, state.step, rngs
         )
         return (x_hat, quantized.loss), (quantized, moved)
 
     (x_hat, codebook_loss), pull, (quantized, codebook) = jax.vjp(
         generate, state.params, has_aux=True
     )
-    (_, terms), nll_cotangent = jax.value_and_grad(_nll, argnums=1, has_aux=True)(
+    nll = _nll_of_classes if model.classes else _nll
+    (_, terms), nll_cotangent = jax.value_and_grad(nll, argnums=1, has_aux=True)(
         x, x_hat, loss, perceptual
     )
-    says = _ask(loss, discriminator, phase, state, stats, x, x_hat)
+    says = _ask(loss, model, discriminator, phase, state, stats, x, x_hat)
     adaptive, weight = _weigh(
         loss, phase, pull, codebook_loss, nll_cotangent, says, state
     )
@@ -179,10 +190,10 @@ def _differentiate(
     return (codebook, says.stats), Means(grads, says.grads, metrics), samples
 
 
-def _reconstruct(model: VQGAN, params, codebook, x, step, rngs):
+def _reconstruct(model: VQGAN, params, codebook, inputs, step, rngs):
     (x_hat, quantized), moved = model.apply(
         {"params": params, "codebook": codebook},
-        x, train=True, step=step, rngs=rngs, mutable=["codebook"],
+        inputs, train=True, step=step, rngs=rngs, mutable=["codebook"],
     )  # fmt: skip
     return x_hat, quantized, moved["codebook"]
 
@@ -201,16 +212,25 @@ def _nll(x, x_hat, loss: VQGANLoss, perceptual):
     return sum(getattr(loss, f"{name}_weight") * terms[name] for name in terms), terms
 
 
-def _ask(loss: VQGANLoss, discriminator, phase, state, stats, x, x_hat):
+def _nll_of_classes(x, x_hat, loss: VQGANLoss, perceptual):
+    del loss, perceptual  # which are of images
+    cross_entropy = losses.cross_entropy_loss(one_hot=x, logits=x_hat)
+    return cross_entropy, {"cross_entropy": cross_entropy}
+
+
+def _ask(loss: VQGANLoss, model, discriminator, phase, state, stats, x, x_hat):
     """The discriminator's judgement, if there is one and its time has come."""
     if not phase.judged:
         return adversaries.abstain({}, stats, x_hat)
     params = state.adversary.params
+    seen, pull = jax.vjp(model.estimate, x_hat)
     if loss.alternating:
-        return adversaries.judge_generator(discriminator, params, stats, x_hat)
-    return adversaries.judge(
-        discriminator, loss.adversarial_loss, params, stats, x, x_hat
-    )
+        says = adversaries.judge_generator(discriminator, params, stats, seen)
+    else:
+        says = adversaries.judge(
+            discriminator, loss.adversarial_loss, params, stats, x, seen
+        )
+    return says._replace(cotangent=pull(says.cotangent)[0])
 
 
 def _weigh(loss: VQGANLoss, phase, pull, codebook_loss, nll_cotangent, says, state):
@@ -234,15 +254,18 @@ def _weigh(loss: VQGANLoss, phase, pull, codebook_loss, nll_cotangent, says, sta
     return adaptive, loss.adversarial_weight * counts * adaptive
 
 
-def _look_again(loss, model, discriminator, state, params, codebook, stats, x, rngs):
+def _look_again(
+    loss, model, discriminator, state, params, codebook, stats, inputs, rngs
+):
     """The original's second half: the discriminator's loss on the updated generator.
 
     Before `disc_start` the loss counts zero, but Adam counts the step: as there.
     """
-    x_hat, _, _ = _reconstruct(model, params, codebook, x, state.step, rngs)
+    x_hat, _, _ = _reconstruct(model, params, codebook, inputs, state.step, rngs)
     says = adversaries.judge_discriminator(
-        discriminator, loss.adversarial_loss, state.adversary.params, stats, x, x_hat
-    )
+        discriminator, loss.adversarial_loss, state.adversary.params, stats,
+        model.target(inputs), model.estimate(x_hat),
+    )  # fmt: skip
     counts = jnp.where(state.step >= loss.disc_start, 1.0, 0.0)
     grads = jax.tree.map(lambda g: g * counts, says.grads)
     return says._replace(grads=grads, disc_loss=says.disc_loss * counts)
