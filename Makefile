@@ -18,7 +18,7 @@ test: $(INSTALLED)
 	$(RUN) -m pytest -m "not slow" $(PARALLEL)
 
 test-long: $(INSTALLED)
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m slow $(PARALLEL)
 
 faults: $(INSTALLED)
 	$(RUN) tests/faults
