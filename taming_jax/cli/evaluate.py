@@ -108,10 +108,11 @@ def _judge(train, held_out, directory, seed: int):
 
 
 def _perceptual(path: str | None):
-    from taming_jax.interop.perceptual import load_perceptual
+    """The weights of LPIPS where they are at hand: one more figure is no download."""
+    from taming_jax.interop.perceptual import default_path, load_perceptual
 
     try:
-        return load_perceptual(path)
+        return load_perceptual(path or default_path())
     except ValueError as reason:
         print(f"no LPIPS: {reason}")
         return None

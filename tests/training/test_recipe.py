@@ -64,6 +64,13 @@ def test_after_init_from_the_discriminator_learns_before_it_counts(given, counts
     assert recipe(init_from="W", **starts).loss.adversarial_start == counts
 
 
+def test_a_model_that_brings_a_codebook_does_not_wait_for_one():
+    model = {"quantizer": {"codebook_size": 8, "dim": 2, "start_step": 500}}
+    begun = recipe(model=model, init_from="W").model["quantizer"]
+    assert begun == {"codebook_size": 8, "dim": 2, "start_step": 0}
+    assert recipe(model=model).model == model
+
+
 def test_codes_are_never_frozen_unless_told():
     assert recipe(decoder_only_start=None).loss.decoder_only_start == NEVER
 
