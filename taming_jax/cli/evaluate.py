@@ -1,8 +1,9 @@
 """What a trained model is worth on held-out pictures.
 
 --stage vqgan: PSNR, SSIM, LPIPS where its weights are at hand, usage and perplexity of
-the codebook, of reconstructions. --stage prior: bits per token, and samples, drawn as
-the recipe says and asked for class by class.
+the codebook, of reconstructions. --stage condition_vqgan: of class maps pixel accuracy
+and mean IoU, of depth and edges PSNR and mean absolute error. --stage prior: bits per
+token, and samples, drawn as the recipe says and asked for class by class.
 
 Where the data have classes a small judge network, trained once on the training pictures
 and kept in W/judge for as long as data and --seed stay the same, gives the accuracy of
@@ -19,7 +20,9 @@ from taming_jax.cli import arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--stage, --samples, and what verbs have that several processes can share."""
-    parser.add_argument("--stage", required=True, choices=["vqgan", "prior"])
+    parser.add_argument(
+        "--stage", required=True, choices=["vqgan", "condition_vqgan", "prior"]
+    )
     parser.add_argument(
         "--samples",
         type=arguments.positive,
@@ -36,16 +39,19 @@ def run(args: argparse.Namespace) -> None:
     from taming_jax.files import write_json
 
     arguments.start_processes(args)
-    load = {"vqgan": load_vqgan, "prior": load_prior}[args.stage]
-    model = load(arguments.model_path(args))
+    path = arguments.model_path(args)
+    is_prior = args.stage == "prior"
+    model = load_prior(path) if is_prior else load_vqgan(path, stage=args.stage)
     train, held_out = (
         data.open_source(model.config["data"], split) for split in ("train", "val")
     )
-    if args.stage == "vqgan":
+    if not is_prior:
         _check_samples(args, held_out)
-    with processes.first_goes_first("the judge"):  # trained and kept by one of them
-        judge = _judge(train, held_out, _judge_directory(args, model), args.seed)
-    measure = {"vqgan": _measure_vqgan, "prior": _measure_prior}[args.stage]
+    judge = None
+    if is_prior or model.input.kind == "image":
+        with processes.first_goes_first("the judge"):  # trained and kept by one of them
+            judge = _judge(train, held_out, _judge_directory(args, model), args.seed)
+    measure = _measure_prior if is_prior else _measure_vqgan
     figures = measure(model, held_out, args, judge)
     about = {"stage": args.stage, "step": model.step, "data": held_out.identity}
     if args.workdir and processes.is_first():  # what --model names stays as it is
@@ -63,7 +69,7 @@ def _measure_vqgan(vqgan, held_out, args, judge):
         batch_size=args.batch_size,
         samples=args.samples,
         judge=judge,
-        perceptual_params=_perceptual(vqgan.config["vqgan"].get("perceptual_weights")),
+        perceptual_params=_perceptual(vqgan),
     )
 
 
@@ -107,10 +113,13 @@ def _judge(train, held_out, directory, seed: int):
     return judge_of(train, held_out, directory=directory, seed=seed)
 
 
-def _perceptual(path: str | None):
+def _perceptual(vqgan):
     """The weights of LPIPS where they are at hand: one more figure is no download."""
     from taming_jax.interop.perceptual import default_path, load_perceptual
 
+    if vqgan.input.kind != "image" or vqgan.module.image_channels not in (1, 3):
+        return None
+    path = vqgan.config[vqgan.stage].get("perceptual_weights")
     try:
         return load_perceptual(path or default_path())
     except ValueError as reason:

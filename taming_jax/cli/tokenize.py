@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from taming_jax.training.mesh import create_mesh
     from taming_jax.training.recipe import Mesh
 
-    vqgan = load_vqgan(args.workdir, mesh=create_mesh(Mesh()))
+    vqgan = load_vqgan(args.workdir, mesh=create_mesh(Mesh()), stage="vqgan")
     settings = vqgan.config["data"]
     size = settings["image_size"]
     sources = {split: data.open_source(settings, split) for split in ("train", "val")}

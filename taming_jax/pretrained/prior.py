@@ -59,7 +59,9 @@ def load_prior(path, dtype=None, mesh=None, *, best: bool = False) -> "Pretraine
     vocabulary = Vocabulary(
         facts["codes"], len(facts["class_names"]), recipe.shared_vocabulary
     )
-    vqgan = load_vqgan(recipe.tokenizer or model.directory.parent, dtype, mesh)
+    vqgan = load_vqgan(
+        recipe.tokenizer or model.directory.parent, dtype, mesh, stage="vqgan"
+    )
     _check_tokenizer(model.directory, facts["tokenizer"]["fingerprint"], vqgan)
     params = model.variables["params"]
     if dtype is not None:

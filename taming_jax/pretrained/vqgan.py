@@ -5,12 +5,13 @@
     images = vqgan.decode(codes)     # -> float32 [B,h*stride,w*stride,C] in [-1,1]
 
 h = H // stride and w = W // stride, for any H, W >= stride: what is left over at the
-bottom and at the right is not coded. Compiled once per shape of its input; the
-weights are arguments of the compiled program, never constants in it. What goes in
-is checked here, once; inside a `jit` of one's own use `vqgan.module.apply`.
+bottom and at the right is not coded. A tokenizer of class maps takes and gives int32
+[B,H,W]; one of depth or edges, images of one channel. Compiled once per shape of its
+input; the weights are arguments of the compiled program, never constants in it. What
+goes in is checked here, once; inside a `jit` of one's own use `vqgan.module.apply`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,30 +21,40 @@ from etils import epath
 
 from taming_jax import stored
 from taming_jax.compilation import jit
+from taming_jax.maps import input_of
 from taming_jax.models.vqgan import VQGAN, decode_codes, encode_images
 from taming_jax.training import mesh as meshes
-from taming_jax.units import Codes, Images
+from taming_jax.units import ClassMaps, Codes, Images
 
 # Resizing filters overshoot [-1, 1] a little; 0..255 and other units do it by far.
 _LARGEST_VALUE = 2.0
 
 
-def load_vqgan(path, dtype=None, mesh=None, *, best: bool = False) -> "PretrainedVQGAN":
+def load_vqgan(
+    path, dtype=None, mesh=None, *, best: bool = False, stage: str | None = None
+) -> "PretrainedVQGAN":
     """Loads a tokenizer's averaged (EMA) weights.
 
     Args:
       path: of a run or of an exported model, W or W/vqgan, gs:// too; or the name of a
-        model that the package brings along.
+        model that the package brings along. W/condition_vqgan is the tokenizer of
+        the condition, and so is W where it is the only one.
       dtype: of activations and weights, e.g. "bfloat16"; None: as it was trained.
         The codebook and the distances to it are float32 in any case.
       mesh: a `jax.sharding.Mesh` with axes data, fsdp and tensor; None: one device.
       best: the best checkpoint by the recipe's metric instead of the newest.
+      stage: "vqgan" or "condition_vqgan", where W has both; None: the first.
 
     Raises:
       ValueError: if there is no trained tokenizer.
     """
-    model = stored.read(path, "vqgan", best=best)
-    settings, variables = dict(model.config["vqgan"]["model"]), model.variables
+    if stage not in (None, *stored.TOKENIZERS):
+        raise ValueError(
+            f"stage is {stage!r}; tokenizers are {' and '.join(stored.TOKENIZERS)}: "
+            "choose one"
+        )
+    model = stored.read(path, stage or stored.stage_at(path), best=best)
+    settings, variables = dict(model.config[model.stage]["model"]), model.variables
     if dtype is not None:
         settings["dtype"] = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
     module = VQGAN(**settings)
@@ -54,6 +65,8 @@ def load_vqgan(path, dtype=None, mesh=None, *, best: bool = False) -> "Pretraine
     return PretrainedVQGAN(
         module,
         variables,
+        stage=model.stage,
+        region_names=model.record.get("facts", {}).get("class_names", ()),
         config=model.config,
         directory=model.directory,
         step=model.step,
@@ -68,8 +81,11 @@ class PretrainedVQGAN:
     Attributes:
       module: the Flax module, which neither checks nor clips.
       params: its parameters.
+      stage: "vqgan" or "condition_vqgan", its section of `config`.
+      input: what it is for, and how that is read and drawn.
+      region_names: what the classes of class maps are called, where that is known.
       config: the whole recipe that it was trained with.
-      directory: where it was found, W/vqgan.
+      directory: where it was found, W/vqgan for example.
       step: of the checkpoint.
       fingerprint: codes of tokenizers with the same one mean the same.
       stride: pixels per code, in both directions.
@@ -81,13 +97,16 @@ class PretrainedVQGAN:
         module: VQGAN,
         variables: Mapping[str, Any],
         *,
+        stage: str = "vqgan",
+        region_names: Sequence[str] = (),
         config: Mapping[str, Any],
         directory: epath.Path,
         step: int,
         fingerprint: str,
         mesh: jax.sharding.Mesh | None = None,
     ):
-        self.module, self.config = module, config
+        self.module, self.config, self.stage = module, config, stage
+        self.input, self.region_names = input_of(config[stage]), tuple(region_names)
         self.directory, self.step = directory, step
         self.fingerprint = fingerprint
         self.stride, self.codebook_size = module.stride, module.codebook_size
@@ -100,18 +119,23 @@ class PretrainedVQGAN:
     def params(self) -> Mapping[str, Any]:
         return self._variables["params"]
 
-    def encode(self, images: Images) -> Codes:
+    def encode(self, images: Images | ClassMaps) -> Codes:
         """Images [B, H, W, C] in [-1, 1] -> codes [B, H // stride, W // stride].
 
         Raises:
           ValueError: for another dtype, range, rank, number of channels, or a size
             below the stride.
         """
-        _check_images(images)
+        if self.module.classes:
+            _check_classes(self.module, images)
+        else:
+            _check_images(images)
         return self._encode(self._variables, self._place(images))
 
-    def decode(self, codes: Codes) -> Images:
+    def decode(self, codes: Codes) -> Images | ClassMaps:
         """Codes [B, h, w] -> images [B, h * stride, w * stride, C] in [-1, 1].
+
+        Of class maps, the likeliest class of each pixel: int32 [B, H, W].
 
         Raises:
           ValueError: for what is no grid of this tokenizer's codes.
@@ -119,7 +143,7 @@ class PretrainedVQGAN:
         _check_codes(codes, self.codebook_size)
         return self._decode(self._variables, self._place(codes))
 
-    def reconstruct(self, images: Images) -> Images:
+    def reconstruct(self, images: Images | ClassMaps) -> Images | ClassMaps:
         """`decode(encode(images))`: as many whole codes as fit, from the top left."""
         return self.decode(self.encode(images))
 
@@ -156,6 +180,16 @@ def _check_images(images) -> None:
         raise ValueError(
             f"images reach {largest:g}; a tokenizer reads values in [-1, 1]; from "
             "0..255 they come by images / 127.5 - 1"
+        )
+
+
+def _check_classes(module: VQGAN, maps) -> None:
+    module.check(jax.eval_shape(jnp.asarray, maps))
+    smallest, largest = int(jnp.min(maps)), int(jnp.max(maps))
+    if smallest < 0 or largest >= module.image_channels:
+        raise ValueError(
+            f"class maps reach from {smallest} to {largest}; this tokenizer has 0 to "
+            f"{module.image_channels - 1}; give every other value a class out of these"
         )
 
 
