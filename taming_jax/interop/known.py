@@ -1,0 +1,170 @@
+"""The published tokenizers by name: their configurations, and where they came from.
+
+    KNOWN["vqgan_imagenet_f16_16384"].configuration   as `configurations` takes it
+
+A name gives the form of the weights, not the weights: those are their authors' to hand
+out. Configurations are in the form that their authors use: the original's, which latent
+diffusion has kept, and LlamaGen's.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_ORIGINAL = "github.com/CompVis/taming-transformers"
+_DIFFUSION = "github.com/CompVis/latent-diffusion"
+_LLAMAGEN = "github.com/FoundationVision/LlamaGen"
+
+
+class Known(NamedTuple):
+    """A published model; `about` is a line for people, `source` the authors' page."""
+
+    configuration: Mapping[str, Any]
+    about: str
+    source: str
+
+
+def _tokenizer(
+    codes: int,
+    dim: int,
+    *,
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4),
+    attention: tuple[int, ...] = (16,),
+    channels: int = 3,
+    name: str = "VQModel",
+    loss: Mapping[str, Any],
+    **others,
+) -> dict[str, Any]:
+    """One of the original's: all are for 256 x 256 pixels, and z_channels is dim."""
+    ddconfig = {
+        "double_z": False,
+        "z_channels": dim,
+        "resolution": 256,
+        "in_channels": channels,
+        "out_ch": channels,
+        "ch": 128,
+        "ch_mult": multipliers,
+        "num_res_blocks": 2,
+        "attn_resolutions": attention,
+        "dropout": 0.0,
+    }
+    params = {"embed_dim": dim, "n_embed": codes, "ddconfig": ddconfig}
+    params |= {"lossconfig": loss, **others}
+    return {"target": f"taming.models.vqgan.{name}", "params": params}
+
+
+def _adversarial(channels: int = 3, **changes) -> dict[str, Any]:
+    params = {
+        "disc_conditional": False,
+        "disc_in_channels": channels,
+        "disc_start": 250_001,
+        "disc_weight": 0.8,
+        "codebook_weight": 1.0,
+    }
+    target = "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator"
+    return {"target": target, "params": params | changes}
+
+
+def _of_classes(count: int) -> dict[str, Any]:
+    loss = {
+        "target": "taming.modules.losses.segmentation.BCELossWithQuant",
+        "params": {"codebook_weight": 1.0},
+    }
+    return _tokenizer(
+        1_024,
+        256,
+        channels=count,
+        name="VQSegmentationModel",
+        loss=loss,
+        n_labels=count,
+        image_key="segmentation",
+    )
+
+
+def _pictures(codes: int) -> dict[str, Any]:
+    return _tokenizer(codes, 256, loss=_adversarial())
+
+
+def _llamagen(multipliers: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "vq": {
+            "codebook_size": 16_384,
+            "codebook_embed_dim": 8,
+            "ch_mult": multipliers,
+        }
+    }
+
+
+_GUMBEL = _tokenizer(
+    8_192,
+    256,
+    multipliers=(1, 1, 2, 4),
+    attention=(32,),
+    name="GumbelVQ",
+    loss={"target": "taming.modules.losses.DummyLoss"},
+    kl_weight=1e-8,
+    temperature_scheduler_config={
+        "target": "taming.lr_scheduler.LambdaWarmUpCosineScheduler",
+        "params": {
+            "warm_up_steps": 0,
+            "max_decay_steps": 1_000_001,
+            "lr_start": 0.9,
+            "lr_max": 0.9,
+            "lr_min": 1e-6,
+        },
+    },
+)
+_LDM_F4 = _tokenizer(
+    8_192,
+    3,
+    multipliers=(1, 2, 4),
+    attention=(),
+    loss=_adversarial(disc_weight=0.75, disc_start=0),
+)
+_LDM_F8 = _tokenizer(
+    16_384,
+    4,
+    multipliers=(1, 2, 2, 4),
+    attention=(32,),
+    loss=_adversarial(disc_weight=0.6, disc_start=1, disc_num_layers=2),
+)
+_LDM_F8_256 = _tokenizer(
+    256,
+    4,
+    multipliers=(1, 2, 2, 4),
+    attention=(32,),
+    loss=_adversarial(disc_weight=0.75),
+)
+_LDM_F16 = _tokenizer(16_384, 8, loss=_adversarial(disc_weight=0.75, disc_num_layers=2))
+_DEPTH = _tokenizer(
+    1_024, 256, channels=1, loss=_adversarial(channels=1), image_key="depth"
+)
+
+KNOWN = {
+    "vqgan_imagenet_f16_1024": Known(
+        _pictures(1_024), "ImageNet, 1,024 codes", _ORIGINAL
+    ),
+    "vqgan_imagenet_f16_16384": Known(
+        _pictures(16_384), "ImageNet, 16,384 codes", _ORIGINAL
+    ),
+    "vqgan_gumbel_f8": Known(
+        _GUMBEL, "OpenImages, 8,192 codes, drawn by Gumbel noise", _ORIGINAL
+    ),
+    "faceshq_vqgan": Known(
+        _pictures(1_024), "CelebA-HQ and FFHQ, 1,024 codes", _ORIGINAL
+    ),
+    "coco_scene_vqgan_8192": Known(
+        _pictures(8_192), "COCO and OpenImages, 8,192 codes", _ORIGINAL
+    ),
+    "imagenetdepth_vqgan": Known(_DEPTH, "depth maps, 1,024 codes", _ORIGINAL),
+    "sflckr_cond": Known(_of_classes(182), "maps of 182 classes, S-FLCKR", _ORIGINAL),
+    "coco_cond": Known(_of_classes(183), "maps of 183 classes, COCO-Stuff", _ORIGINAL),
+    "ade20k_cond": Known(_of_classes(151), "maps of 151 classes, ADE20K", _ORIGINAL),
+    "ldm_vq_f4": Known(_LDM_F4, "OpenImages, 8,192 codes", _DIFFUSION),
+    "ldm_vq_f8": Known(_LDM_F8, "OpenImages, 16,384 codes", _DIFFUSION),
+    "ldm_vq_f8_n256": Known(_LDM_F8_256, "OpenImages, 256 codes", _DIFFUSION),
+    "ldm_vq_f16": Known(_LDM_F16, "OpenImages, 16,384 codes", _DIFFUSION),
+    "llamagen_vq8": Known(_llamagen((1, 2, 2, 4)), "ImageNet, 16,384 codes", _LLAMAGEN),
+    "llamagen_vq16": Known(
+        _llamagen((1, 1, 2, 2, 4)), "ImageNet, 16,384 codes", _LLAMAGEN
+    ),
+}

@@ -1,0 +1,79 @@
+"""The card beside a converted model trains it further, from these very weights."""
+
+import importlib.util
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from golden import FOLDER, golden
+
+from taming_jax import stored
+from taming_jax.interop import convert_checkpoint
+from taming_jax.interop.configurations import read
+from taming_jax.interop.known import KNOWN
+from taming_jax.interop.recipe_cards import published, write_card
+from taming_jax.interop.torch_files import write_torch
+from taming_jax.training.mesh import create_mesh
+from taming_jax.training.recipe import Mesh, VQGANRecipe
+from taming_jax.training.sections import plain
+from taming_jax.training.vqgan import make_vqgan_stage
+
+CHECKPOINT, CONFIG = FOLDER / "13_vqmodel.ckpt", FOLDER / "13_vqmodel.yaml"
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """Golden 13's tokenizer, with the networks of its loss."""
+    output = tmp_path_factory.mktemp("cards") / "out"
+    convert_checkpoint(CHECKPOINT, CONFIG, output)
+    return output
+
+
+def card(directory):
+    spec = importlib.util.spec_from_file_location("card", directory / "card.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def test_it_trains_the_model_further(output):
+    """Its stage is built, whole, and fits the weights that lie beside the card."""
+    config = plain(card(output))
+    stage = make_vqgan_stage(config, create_mesh(Mesh(), jax.devices()[:1]))
+    model = stored.read(config["vqgan"]["init_from"], "vqgan")
+    judge = stored.read_discriminator(config["vqgan"]["init_from"], "vqgan")
+    adversary = stage.abstract.adversary
+    ours = stage.abstract.params, {"params": adversary.params, **adversary.stats}
+    assert shapes(ours) == shapes((model.variables["params"], judge))
+
+
+def shapes(tree):
+    return jax.tree.map(np.shape, tree)
+
+
+def test_it_may_be_moved_with_its_model(output, tmp_path):
+    moved = shutil.copytree(output, tmp_path / "moved")
+    assert card(moved).vqgan.init_from == str(moved)
+    weights = str(moved / "vqgan" / "perceptual.npz")
+    assert card(moved).vqgan.perceptual_weights == weights
+
+
+def test_a_discriminator_that_is_new_learns_longer_before_it_counts(output, tmp_path):
+    weights = golden("13_vqmodel_ckpt").weights
+    alone = {k: v for k, v in weights.items() if not k.startswith("loss.")}
+    write_torch(tmp_path / "model.ckpt", {"state_dict": alone})
+    convert_checkpoint(tmp_path / "model.ckpt", CONFIG, tmp_path / "out")
+    starts = [card(d).vqgan.adversarial_start for d in (tmp_path / "out", output)]
+    assert starts == [2_000, 500]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_known_model_has_one(name, tmp_path):
+    """The recipe as published, and the card, are whole: nothing in them is unknown."""
+    recipe = published(read(name))
+    write_card(tmp_path / "card.py", recipe, {"vqgan": []})
+    further = plain(card(tmp_path))
+    assert further["vqgan"]["model"] == plain(recipe["vqgan"]["model"])
+    for config in (recipe, further):
+        assert VQGANRecipe.from_config(config["vqgan"]).run.steps
