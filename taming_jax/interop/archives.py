@@ -28,6 +28,7 @@ _LOCATOR = struct.Struct("<4sIQI")
 _COMMENT = 2**16  # an archive may end with a comment, shorter than this
 _DIRECTORY_BYTES = 2**24  # of the largest directory that is read
 _ONES = 2**32 - 1
+_MOST = _ONES - 1  # that 32 bits say
 _FIELD = struct.Struct("<2H")  # what an extra field begins with: its kind, its length
 _ZIP64, _PADDING = 1, 0x4246  # kinds; torch pads with "FB"
 _ALIGNMENT = 64  # of bytes, as torch writes them
@@ -193,10 +194,10 @@ def _long(extra: bytes, *shown: int) -> list[int]:
 
 def _shown(*numbers: int) -> tuple[list[int], bytes]:
     """The reverse: what 32 bits show, and the extra field."""
-    long = [number for number in numbers if number >= _ONES]
+    long = [number for number in numbers if number > _MOST]
     extra = _FIELD.pack(_ZIP64, 8 * len(long)) if long else b""
     extra += struct.pack(f"<{len(long)}Q", *long)
-    return [min(number, _ONES) for number in numbers], extra
+    return [_ONES if number > _MOST else number for number in numbers], extra
 
 
 def _begin(file: IO[bytes], entry: _Entry) -> int:

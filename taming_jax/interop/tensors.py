@@ -143,11 +143,11 @@ def view(
     """
     if len(shape) > _AXES or (strides is not None and len(strides) != len(shape)):
         raise ValueError("a tensor's shape and strides do not fit, or are too long")
+    numbers = (*shape, *(strides or ()), offset)
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise ValueError("a tensor's shape, strides or offset is negative or no number")
     shape = tuple(shape)
     strides = c_order(shape) if strides is None else tuple(strides)
-    for number in (*shape, *strides, offset):
-        if type(number) is not int or not 0 <= number < 2**63:
-            raise ValueError(f"a tensor's shape, strides or offset is {number!r:.80}")
     largest = max(extent.size, REPEATED_BYTES)
     if math.prod(max(1, n) for n in shape) * dtype.itemsize > largest:
         raise ValueError(f"a tensor {list(shape)} looks at {extent.size} bytes only")

@@ -77,8 +77,9 @@ def read_legacy(path: Path) -> Any:
       ValueError: if it is something else, damaged, or what it holds does not fit.
     """
     with path.open("rb") as file:
-        data = file.read(pickles.BYTES)
         size = file.seek(0, 2)
+        file.seek(0)
+        data = file.read(min(size, pickles.BYTES))
     at, heads = 0, []
     for _ in range(3):
         value, at = pickles.load(data, begin=at)
@@ -90,11 +91,13 @@ def read_legacy(path: Path) -> Any:
         )
     seen: dict[str, tuple[np.dtype | None, int]] = {}
 
-    def noted(identity: Any) -> None:
-        if not _is_module(identity):
-            dtype, key, count, _ = _storage(identity)
-            if seen.setdefault(key, (dtype, count)) != (dtype, count):
-                raise ValueError(f"storage {key[:80]!r} is told to be of two kinds")
+    def noted(identity: Any) -> Any:
+        if _is_module(identity):
+            return identity[1]
+        dtype, key, count, _ = _storage(identity)
+        if seen.setdefault(key, (dtype, count)) != (dtype, count):
+            raise ValueError(f"storage {key[:80]!r} is told to be of two kinds")
+        return None
 
     keys, end = pickles.load(data, begin=pickles.load(data, {}, noted, at)[1])
     extents = _legacy_extents(path, size, keys, end, seen)
