@@ -1,6 +1,11 @@
-"""Encoded pictures, whatever their kind, into upright uint8 RGB.
+"""Encoded pictures, whatever their kind, into upright uint8 RGB; or maps, into numbers.
 
     bytes --open, upright, RGB--> picture --square, resize, flip--> uint8 [S,S,3]
+    bytes --open, upright, one channel-->  the same, of a map ----> [S,S]
+
+A map is a grey picture: depth and edges are its brightness, float32 in [0, 1], 8 or 16
+bits alike; the classes of a segmentation are the values in its pixels as they are, of
+a palette the numbers of its entries, and never mixed.
 
 Fast where it counts: a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size straight
 from its DCT coefficients (the smallest that is not below S), and only the square that
@@ -14,6 +19,7 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import PurePath
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -37,6 +43,15 @@ def read_image(path: str | PurePath) -> np.ndarray:
     return _read(path, lambda encoded: np.asarray(_upright_rgb(encoded)))
 
 
+def read_map(path: str | PurePath, kind: str) -> np.ndarray:
+    """Reads one map in full: [H,W], int32 of "segmentation", float32 of the others.
+
+    Raises:
+      ValueError: as `read_image`, and for what has more than one channel.
+    """
+    return _read(path, lambda encoded: _FORMS[kind].values(_map(encoded, kind)))
+
+
 def read_square(path: str | PurePath, size: int) -> np.ndarray:
     """Reads the square in the middle of a picture, resized: uint8 [size,size,3].
 
@@ -52,8 +67,9 @@ def decode_square(
     place: tuple[float, float] | None = None,
     mirrored: bool = False,
     zoom: float = 1.0,
+    kind: str = "image",
 ) -> np.ndarray:
-    """A square out of a picture, resized (bicubic, antialiased).
+    """A square out of a picture, resized (bicubic, antialiased; of classes, nearest).
 
     The same pixels as resizing the shortest side to zoom * size and cropping a square
     then, except within the filter's reach of the crop's border.
@@ -66,14 +82,18 @@ def decode_square(
       mirrored: whether left and right change places.
       zoom: how often the square's side goes into the shortest one; 1 leaves it room
         along the longer side only.
+      kind: "image", "segmentation", "depth" or "edges".
 
     Returns:
-      uint8 [S,S,3].
+      uint8 [S,S,3]; or [S,S] of a map, as `read_map`.
 
     Raises:
       Exception: of many kinds, for bytes that are no whole picture; see `reason`.
     """
-    picture = _upright_rgb(encoded, at_least=math.ceil(size * zoom))
+    if kind == "image":
+        picture = _upright_rgb(encoded, at_least=math.ceil(size * zoom))
+    else:
+        picture = _map(encoded, kind)
     side = round(min(picture.size) / zoom)
     spare = [length - side for length in picture.size]
     if place is None:
@@ -81,10 +101,11 @@ def decode_square(
     else:  # whole pixels, or a picture that needs no resizing would be blurred
         left, top = (int(p * (n + 1)) for p, n in zip(place, spare, strict=True))
     box = (left, top, left + side, top + side)
-    picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    resample, values = _FORMS[kind]
+    picture = picture.resize((size, size), resample, box=box)
     if mirrored:
         picture = ImageOps.mirror(picture)
-    return np.asarray(picture)
+    return values(picture)
 
 
 def _read(path: str | PurePath, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
@@ -121,3 +142,47 @@ def _upright_rgb(encoded: bytes, at_least: int | None = None) -> Image.Image:
         white.alpha_composite(picture.convert("RGBA"))
         picture = white
     return picture.convert("RGB")
+
+
+def _map(encoded: bytes, kind: str) -> Image.Image:
+    """Decodes a map: whole numbers of classes, mode I, or brightness in [0, 1], F."""
+    picture = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    ImageOps.exif_transpose(picture, in_place=True)
+    if kind == "segmentation":
+        values = np.asarray(picture)
+        if values.ndim != 2 or picture.format == "JPEG":
+            raise ValueError(
+                f"a {picture.format} of {picture.mode}; a class map is a PNG of one "
+                "channel, whose values are the classes"
+            )
+        return Image.fromarray(values.astype(np.int32))
+    if picture.mode.startswith("I"):
+        return Image.fromarray((np.asarray(picture) / 65_535).astype(np.float32))
+    values = np.asarray(picture.convert("RGB"))
+    if (values != values[..., :1]).any():
+        raise ValueError(f"it has colours; a map of {kind} is a grey picture")
+    return Image.fromarray((values[..., 0] / 255).astype(np.float32))
+
+
+def _classes(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture, np.int32)
+
+
+def _brightness(picture: Image.Image) -> np.ndarray:
+    """Clipped: what is bicubic overshoots."""
+    return np.clip(np.asarray(picture, np.float32), 0.0, 1.0)
+
+
+class _Form(NamedTuple):
+    """How what is decoded is resized, and the array that comes of it."""
+
+    resample: Image.Resampling
+    values: Callable[[Image.Image], np.ndarray]
+
+
+_FORMS = {
+    "image": _Form(Image.Resampling.BICUBIC, np.asarray),
+    "segmentation": _Form(Image.Resampling.NEAREST, _classes),
+    "depth": _Form(Image.Resampling.BICUBIC, _brightness),
+    "edges": _Form(Image.Resampling.BICUBIC, _brightness),
+}

@@ -2,7 +2,8 @@
 
     index --store.fetch--> bytes, label --decode_square--> uint8 [S,S,3]
 
-Folders, lists and record files differ in their store alone.
+The same file is read as what is asked for: a picture, or a map of one channel. Folders,
+lists and record files differ in their store alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,7 +78,13 @@ class EncodedSource:
         self.chances = (*(("across", "down") * self._random), *(("mirror",) * flip))
         self.class_names = store.class_names
         self.identity = store.identity
-        self.example_spec = {"image": Field("uint8", (image_size, image_size, 3))}
+        square = (image_size, image_size)
+        self.example_spec = {
+            "image": Field("uint8", (*square, 3)),
+            "segmentation": Field("int32", square),
+            "depth": Field("float32", square),
+            "edges": Field("float32", square),
+        }
         if self.class_names:
             self.example_spec["label"] = Field("int32", ())
         self.bad = BadRecords(len(store), max_bad_share)
@@ -89,21 +96,21 @@ class EncodedSource:
         self, indices: np.ndarray, chances: np.ndarray | None, keep: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """As `Source.read`."""
-        images, labels = [], []
+        kinds = [name for name in keep if name != "label"]
+        batch = {name: [] for name in keep}
         for row, index in enumerate(indices):
             try:
                 encoded, label = self._store.fetch(index)
-                if "image" in keep:
-                    view = self._view(None if chances is None else chances[row])
-                    images.append(decode_square(encoded, self._size, *view))
+                view = self._view(None if chances is None else chances[row])
+                for kind in kinds:
+                    square = decode_square(encoded, self._size, *view, kind=kind)
+                    batch[kind].append(square)
             except Exception as error:
                 name = self._store.name(index)
                 raise UnreadableError(int(index), name, reason(error)) from error
-            labels.append(label)
-        batch = {"label": np.array(labels, np.int32)}
-        if images:
-            batch["image"] = np.stack(images)
-        return {name: batch[name] for name in keep}
+            if "label" in keep:
+                batch["label"].append(np.int32(label))
+        return {name: np.stack(rows) for name, rows in batch.items()}
 
     def _view(self, chances: np.ndarray | None):
         """Place, mirroring and zoom of a picture, as `decode_square` takes them."""

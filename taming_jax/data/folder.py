@@ -1,4 +1,4 @@
-"""`folder`: anybody's pictures, in a directory or named by a list.
+"""`folder`: anybody's pictures, or maps, in a directory or named by a list.
 
     directory or .txt list --listing.find--> names --hold out--> Files --> EncodedSource
 
