@@ -54,7 +54,7 @@ class Discriminator(nn.Module):
         norm = NORMS[self.norm]
 
         x = conv(self.channels, stride=2, name="conv_0")(images)
-        x = nn.leaky_relu(x, 0.2)
+        x = _leaky_relu(x)
         for n in range(1, self.layers + 1):
             width = self.channels * min(2**n, 8)
             stride = 2 if n < self.layers else 1
@@ -62,9 +62,14 @@ class Discriminator(nn.Module):
             x = conv(width, stride=stride, use_bias=use_bias, name=f"conv_{n}")(x)
             if norm is not None:
                 x = norm(name=f"norm_{n}")(x, train=train)
-            x = nn.leaky_relu(x, 0.2)
+            x = _leaky_relu(x)
         x = conv(1, name=f"conv_{self.layers + 1}")(x)
         return x.astype(jnp.float32)
+
+
+def _leaky_relu(x):
+    """x where positive, x / 5 elsewhere; the slope at 0 is the lower, as torch's."""
+    return jnp.where(x > 0, x, 0.2 * x)
 
 
 class BatchNorm(nn.Module):

@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import golden, nhwc, vqgan_fields
+from golden import golden, nhwc
 from numpy.testing import assert_allclose
 
-from taming_jax.interop.names import PERCEPTUAL, VQ_MODEL
+from taming_jax.interop.names import PERCEPTUAL
 from taming_jax.models.perceptual import (
     SCALE,
     SHIFT,
@@ -13,8 +13,8 @@ from taming_jax.models.perceptual import (
     drop_out,
     features,
     lpips,
+    weigh,
 )
-from taming_jax.models.vqgan import VQGAN
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,24 @@ def test_grey_pictures_have_the_originals_distances(original):
 
 
 @pytest.mark.parametrize("stage", range(5))
+def test_every_stages_share_equals_the_originals(original, stage):
+    case, params = original
+    stages = jax.jit(differences)(params, *images(case, "x", "y"))
+    alone = [s if i == stage else 0 * s for i, s in enumerate(stages)]
+    name = f"layer_value/{stage}"
+    expected = case.outputs[name].ravel()
+    assert_allclose(weigh(params, alone), expected, **case.tolerance(name))
+
+
+def test_colours_are_scaled_as_the_originals(original):
+    case, _ = original
+    (x,) = images(case, "x")
+    scaled = (x - np.float32(SHIFT)) / np.float32(SCALE)
+    expected = nhwc(case.outputs["scaled_x"])
+    assert_allclose(scaled, expected, **case.tolerance("scaled_x"))
+
+
+@pytest.mark.parametrize("stage", range(5))
 def test_features_equal_the_originals(original, stage):
     case, params = original
     (x,) = images(case, "x")
@@ -84,28 +102,8 @@ def test_the_gradient_equals_the_originals(original):
 def test_a_picture_is_at_no_distance_from_itself(original):
     case, params = original
     (x,) = images(case, "x")
-    assert_allclose(jax.jit(lpips)(params, x, x), 0, atol=1e-9)
-
-
-def test_dropping_out_features_equals_the_original(monkeypatch):
-    """Its heads drop half of them in training, here those that were recorded."""
-    case = golden("08_vqlpips_training")
-    weights = case.variables(VQ_MODEL)
-    model = VQGAN(**vqgan_fields(case.config["params"]))
-    x = case.inputs["x"][0]
-    masks = iter([nhwc(case.inputs[f"lpips_keep_mask_{i}"]) for i in range(5)])
-    monkeypatch.setattr(jax.random, "bernoulli", lambda *_: jnp.ravel(next(masks)))
-
-    @jax.jit
-    def perceptual_loss(weights):
-        x_hat, _ = model.apply({"params": weights["generator"]}, x, train=False)
-        key = jax.random.key(0)
-        return lpips(weights["perceptual"], x, x_hat, dropout=0.5, key=key).mean()
-
-    name = "lpips_dropout/opt0/log/train/p_loss"
-    assert_allclose(
-        perceptual_loss(weights), case.outputs[name], **case.tolerance(name)
-    )
+    expected = case.outputs["value_identical"].ravel()
+    assert_allclose(jax.jit(lpips)(params, x, x), expected, atol=1e-9)
 
 
 def test_dropping_out_leaves_the_mean_as_it_is():

@@ -7,6 +7,7 @@ import pytest
 from golden import golden, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
 
+from taming_jax.metrics.codebook import count_codes, perplexity
 from taming_jax.models.codebook import reseed
 from taming_jax.models.quantizers import (
     QUANTIZERS,
@@ -174,6 +175,39 @@ def test_vq_loss_and_gradients_equal_the_originals(legacy, output):
     theirs = nhwc(theirs) if output == "grad_h" else theirs
     tolerance = case.tolerance(f"legacy{legacy:d}_sane1/{output}")
     assert_allclose(ours[output], theirs, **tolerance)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("sane", [0, 1])
+def test_vq_codes_equal_the_originals_whatever_the_loss_and_their_shape(legacy, sane):
+    case = golden("02_vqmodel")
+    quantized, start = vq(case, legacy=legacy), f"legacy{legacy:d}_sane{sane}"
+    indices = case.outputs[f"{start}/indices"].ravel()
+    assert_array_equal(quantized.codes.ravel(), indices)
+    name = f"{start}/emb_loss"
+    assert_allclose(quantized.loss, case.outputs[name], **case.tolerance(name))
+
+
+def test_vq_equals_the_originals_older_class():
+    case = golden("02_vqmodel")
+    quantized = vq(case, legacy=True)
+    assert_array_equal(quantized.codes.ravel(), case.outputs["v1/indices"].ravel())
+    for name, ours in {
+        "quant": np.moveaxis(quantized.z, -1, 1),
+        "emb_loss": quantized.loss,
+        "perplexity": perplexity(count_codes(quantized.codes, 20)),
+    }.items():
+        name = f"v1/{name}"
+        assert_allclose(ours, case.outputs[name], **case.tolerance(name), err_msg=name)
+
+
+def vq(case, **fields):
+    """What our VQ makes of golden 02's latents."""
+    table = case.weights["quantize.embedding.weight"]
+    module = VQ(*table.shape, **fields)
+    variables = {"params": {"embedding": table}}
+    z = nhwc(case.outputs["prequant"])
+    return jax.jit(partial(module.apply, train=False))(variables, z)
 
 
 # Arithmetic.

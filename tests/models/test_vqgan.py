@@ -89,9 +89,11 @@ def test_images_from_codes_equal_the_originals(original):
 
 def test_reconstructions_equal_the_originals(original):
     case, call = original
-    images, _ = call(partial(VQGAN.__call__, train=False), nhwc(case.inputs["x"]))
-    expected = nhwc(case.outputs["reconstruction"])
+    made = call(partial(VQGAN.__call__, train=False), nhwc(case.inputs["x"]))
+    images, expected = made[0], nhwc(case.outputs["reconstruction"])
     assert_allclose(images, expected, **case.tolerance("reconstruction"))
+    loss, expected = made[1].loss, case.outputs["forward_diff"]
+    assert_allclose(loss, expected, **case.tolerance("forward_diff"))
 
 
 @pytest.mark.parametrize("size", [(2, 2), (9, 14), (31, 2)])
