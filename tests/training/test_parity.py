@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import golden, vqgan_fields
+from golden import golden, nhwc, vqgan_fields
 
 from taming_jax.interop.names import VQ_MODEL
 from taming_jax.interop.tables import to_theirs
@@ -20,9 +20,26 @@ from taming_jax.training.vqgan_step import make_train_step
 STEPS = 5
 
 
+def nll(metrics):
+    return metrics["l1"] + metrics["perceptual"]
+
+
+def total(metrics):
+    adversarial = metrics["adversarial_weight"] * metrics["adversarial"]
+    return nll(metrics) + metrics["codebook_loss"] + adversarial
+
+
+# Sums that the original logs and we do not.
+TOTALS = {"nll": nll, "total": total}
+
+
 @functools.cache
 def trained():
-    """The golden run, redone: (case, metrics of each step, final weights by name)."""
+    """The golden run, redone.
+
+    The case; metrics and codes of each step, codes before and after the generator's
+    update; first and final weights by name; what is made of a picture in the end.
+    """
     case = golden("08_vqlpips_training")
     params, adam = case.config["params"], case.config["adam"]
     loss = params["lossconfig"]["params"]
@@ -54,23 +71,23 @@ def trained():
     state = state.replace(params=weights["generator"], adversary=adversary)
     phase = phase_at(recipe.loss, 0)  # the only one, in the original's order
     step = jax.jit(make_train_step(recipe, model, discriminator, 0, phase))
-    metrics = []
+    first, metrics, codes = named(state), [], []
+    encode = jax.jit(lambda params, x: model.apply({"params": params}, x, train=False))
     with jax.default_matmul_precision("highest"):
         for x in case.inputs["x"]:
             batch = {"image": jnp.asarray(x)}  # NHWC already, unlike other inputs
+            before = encode(state.params, x)[1].codes
             state, measured = step(state, batch, weights["perceptual"])
             metrics.append(jax.device_get(measured))
-    final = to_theirs(
-        VQ_MODEL,
-        {
-            "generator": state.params,
-            "discriminator": {
-                "params": state.adversary.params,
-                **state.adversary.stats,
-            },
-        },
-    )
-    return case, metrics, final
+            codes.append([before.ravel(), encode(state.params, x)[1].codes.ravel()])
+        x_hat, _ = encode(state.params, case.inputs["x"][0])
+    return case, metrics, np.array(codes), first, named(state), x_hat
+
+
+def named(state):
+    """The weights of both players under the original's names."""
+    adversary = {"params": state.adversary.params, **state.adversary.stats}
+    return to_theirs(VQ_MODEL, {"generator": state.params, "discriminator": adversary})
 
 
 @pytest.mark.parametrize(
@@ -80,17 +97,22 @@ def trained():
         ("perceptual", "p_loss"),
         ("adversarial", "g_loss"),
         ("disc_loss", "disc_loss"),
+        ("disc_loss", "discloss"),
+        ("nll", "nll_loss"),
+        ("nll", "rec_loss"),
+        ("total", "total_loss"),
+        ("total", "aeloss"),
     ],
 )
 def test_losses_of_every_step_are_the_originals(ours, theirs):
-    case, metrics, _ = trained()
+    case, metrics, *_ = trained()
     name = f"steps/train/{theirs}"
-    measured = [m[ours] for m in metrics]
+    measured = [TOTALS[ours](m) if ours in TOTALS else m[ours] for m in metrics]
     np.testing.assert_allclose(measured, case.outputs[name], **case.tolerance(name))
 
 
 def test_the_adaptive_weight_is_the_originals():
-    case, metrics, _ = trained()
+    case, metrics, *_ = trained()
     name = "steps/train/d_weight"
     weight = case.config["params"]["lossconfig"]["params"]["disc_weight"]
     measured = [m["adaptive_weight"] * weight for m in metrics]
@@ -98,7 +120,7 @@ def test_the_adaptive_weight_is_the_originals():
 
 
 def test_the_adversary_counts_from_its_start():
-    case, metrics, _ = trained()
+    case, metrics, *_ = trained()
     factor = case.outputs["steps/train/disc_factor"]
     counted = [m["adversarial_weight"] > 0 for m in metrics]
     np.testing.assert_array_equal(counted, factor > 0)
@@ -114,6 +136,30 @@ def final_names():
 
 @pytest.mark.parametrize("name", final_names())
 def test_weights_after_five_steps_are_the_originals(name):
-    case, _, final = trained()
+    case, *_, final, _ = trained()
     expected = case.outputs[f"final/{name}"]
     np.testing.assert_allclose(final[name], expected, **case.tolerance(f"final/{name}"))
+
+
+def test_codes_of_every_step_are_the_originals():
+    case, _, codes, *_ = trained()
+    np.testing.assert_array_equal(codes, case.outputs["steps/indices"])
+
+
+@pytest.mark.parametrize(
+    ("name", "measure"), [("delta_l2", np.linalg.norm), ("delta_sum", np.sum)]
+)
+def test_every_weight_has_moved_as_far_as_the_originals(name, measure):
+    case, _, _, first, final, _ = trained()
+    noise = case.config["noise_dominated_params"]  # recorded as 0
+    names = case.config["param_names"]
+    moved = [0 if n in noise else measure(final[n] - first[n]) for n in names]
+    name = f"final_{name}"
+    np.testing.assert_allclose(moved, case.outputs[name], **case.tolerance(name))
+
+
+def test_reconstructions_after_five_steps_are_the_originals():
+    case, *_, x_hat = trained()
+    name = "final_reconstruction"
+    expected = nhwc(case.outputs[name])
+    np.testing.assert_allclose(x_hat[:1], expected, **case.tolerance(name))
