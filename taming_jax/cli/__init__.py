@@ -7,7 +7,15 @@ help. What is heavy is imported by `run`, so that `--help` answers at once.
 import argparse
 import contextlib
 
-from taming_jax.cli import demo, evaluate, export, reconstruct, sample, tokenize
+from taming_jax.cli import (
+    convert,
+    demo,
+    evaluate,
+    export,
+    reconstruct,
+    sample,
+    tokenize,
+)
 
 VERBS = {
     "sample": sample,
@@ -15,6 +23,7 @@ VERBS = {
     "evaluate": evaluate,
     "tokenize": tokenize,
     "export": export,
+    "convert": convert,
     "demo": demo,
 }
 

@@ -99,9 +99,13 @@ def to_original(section: Mapping[str, Any], *, discriminator: bool) -> dict[str,
         "resamp_with_conv": encoder.resample == "conv",
         "give_pre_end": decoder.give_pre_end,
     }
+    if not isinstance(encoder.blocks, int):
+        raise ValueError(
+            f"Encoder has blocks={encoder.blocks!r}; the original has as many on every "
+            "level, so that it cannot take this model"
+        )
     for half in halves:
-        name = type(half).__name__.lower()
-        _check_same(half, type(half)(**_half(ddconfig, name)))
+        _check_same(half, _half(ddconfig, type(half).__name__.lower()))
     target, params = _quantizer_back(model)
     params |= {"ddconfig": ddconfig}
     params |= {"lossconfig": to_lossconfig(section, discriminator=discriminator)}
@@ -221,10 +225,11 @@ def _check_all_there(owner: str, given: Mapping[str, Any], needed) -> None:
 _OF_TRAINING = {"gain", "dtype", "remat", "parent", "name"}
 
 
-def _check_same(ours: Encoder | Decoder, theirs: Encoder | Decoder) -> None:
+def _check_same(ours: Encoder | Decoder, theirs: Mapping[str, Any]) -> None:
     """Raises ValueError for a field that the original cannot be told."""
     for field in dataclasses.fields(ours):
-        here, there = (_plain(getattr(half, field.name)) for half in (ours, theirs))
+        here = _plain(getattr(ours, field.name))
+        there = _plain(theirs.get(field.name, field.default))
         if field.name not in _OF_TRAINING and here != there:
             raise ValueError(
                 f"{type(ours).__name__} has {field.name}={here!r}; the original can "

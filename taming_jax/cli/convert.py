@@ -1,0 +1,76 @@
+"""Published PyTorch weights into ours, and ours back; nothing in a file is run.
+
+convert model writes OUTPUT/vqgan, which load_vqgan and every --model take, and
+OUTPUT/card.py, by which it is trained further. CONFIG is the .yaml that came with the
+weights, or one of the names below. convert perceptual makes the weights of LPIPS from
+torchvision's VGG16 and LPIPS's VGG heads. convert back writes a tokenizer of ours under
+its authors' names, and its .yaml beside it.
+"""
+
+import argparse
+
+from taming_jax.interop.known import KNOWN
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """model, perceptual and back, with their own arguments."""
+    known = "\n".join(
+        f"  {name:26}{about} ({source.removeprefix('github.com/')})"
+        for name, (_, about, source) in KNOWN.items()
+    )
+    heading = "known configurations, all for 256 x 256 pixels:"
+    parser.epilog = f"{parser.epilog or ''}\n{heading}\n{known}"
+    kinds = parser.add_subparsers(metavar="KIND", required=True)
+
+    model = kinds.add_parser("model", help="a published tokenizer into ours")
+    model.add_argument("checkpoint", help=".ckpt, .pt, .pth or .safetensors")
+    model.add_argument("config", help="a .yaml, or a known name")
+    model.add_argument("output", help="a directory, new or empty")
+    model.add_argument(
+        "--tokenizer", metavar="DIR", help="of a prior, once these can be converted"
+    )
+    model.set_defaults(convert=_model)
+
+    perceptual = kinds.add_parser("perceptual", help="the weights of LPIPS into ours")
+    perceptual.add_argument("vgg", help="torchvision's vgg16-397923af.pth")
+    perceptual.add_argument("heads", help="LPIPS's weights/v0.1/vgg.pth")
+    perceptual.add_argument("output", help="the .npz to write")
+    perceptual.set_defaults(convert=_perceptual)
+
+    back = kinds.add_parser("back", help="a tokenizer of ours under its authors' names")
+    back.add_argument("model", help="a converted model, a run's directory, or a name")
+    back.add_argument("output", help="NAME.ckpt or NAME.safetensors")
+    back.set_defaults(convert=_back)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Converts, and says what was made."""
+    args.convert(args)
+
+
+def _model(args: argparse.Namespace) -> None:
+    from taming_jax.interop import convert_checkpoint
+
+    cards = convert_checkpoint(
+        args.checkpoint, args.config, args.output, args.tokenizer
+    )
+    for stage, card in cards.items():
+        parts = "".join(f", with {part}" for part in card["parts"])
+        print(
+            f"{args.output}/{stage}: {card['parameters'] / 1e6:.1f}M parameters{parts}"
+        )
+    print(f"train it further: python train_vqgan.py --config {args.output}/card.py")
+
+
+def _perceptual(args: argparse.Namespace) -> None:
+    from taming_jax.interop.perceptual import convert_perceptual
+
+    convert_perceptual(args.vgg, args.heads, args.output)
+    print(f"{args.output}: the weights of LPIPS")
+
+
+def _back(args: argparse.Namespace) -> None:
+    from taming_jax.interop import convert_back
+
+    convert_back(args.model, args.output)
+    print(f"{args.output}, and its configuration beside it")

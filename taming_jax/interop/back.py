@@ -1,0 +1,123 @@
+"""A tokenizer of ours under its authors' names, for their programs.
+
+    MODEL -> NAME.ckpt or NAME.safetensors    the tensors
+             NAME.yaml                        the configuration that belongs to them
+
+MODEL may have been converted or trained here. Weights are the averaged ones, as
+`load_vqgan` reads them; discriminator and LPIPS are in the file if MODEL has kept them.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taming_jax import stored
+from taming_jax.files import in_bucket, whole_file
+from taming_jax.interop.actnorm import joined
+from taming_jax.interop.layout import form_of, layout
+from taming_jax.interop.llamagen import to_llamagen
+from taming_jax.interop.original import to_original
+from taming_jax.interop.perceptual import load_perceptual
+from taming_jax.interop.safetensors import write_safetensors
+from taming_jax.interop.tables import to_theirs
+from taming_jax.interop.torch_files import write_torch
+from taming_jax.models.perceptual import SCALE, SHIFT
+
+SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
+_LLAMAGENS_COUNTS = 65_536  # codes whose use LlamaGen counts, whatever there are
+
+
+def convert_back(model: str | os.PathLike, output: str | os.PathLike) -> None:
+    """Writes a tokenizer as its authors' programs read it.
+
+    Args:
+      model: what `load_vqgan` takes; a run's directory, for example.
+      output: the file, whose name ends as one of `SUFFIXES`; a .yaml comes beside it.
+
+    Raises:
+      ValueError: if there is no such model, if the authors' programs cannot be told
+        it, or if a file is there already.
+    """
+    output = _checked(output)
+    stage = stored.stage_at(model)
+    ours = stored.read(model, stage)
+    judge = stored.read_discriminator(model, stage)
+    section = ours.config[stage]
+    form = form_of(ours.record, section["model"])
+    try:
+        if form == "llamagen":
+            config = {"vq": to_llamagen(section)}
+        else:
+            config = {"model": to_original(section, discriminator=judge is not None)}
+    except ValueError as error:
+        raise ValueError(f"{model} cannot be handed back: {error}") from error
+    fields = section.get("discriminator") or {}
+    tree = {"generator": _generator(ours.variables), **_beside(ours, judge)}
+    tensors = to_theirs(layout(section["model"], fields, form), tree)
+    tensors |= _constants(section["model"]["quantizer"], form, "perceptual" in tree)
+    if output.suffix == ".safetensors":
+        write_safetensors(output, tensors)
+    else:
+        key = "model" if form == "llamagen" else "state_dict"
+        write_torch(output, {key: tensors, "global_step": ours.step})
+    _write_yaml(output.with_suffix(".yaml"), config)
+
+
+def _checked(output: str | os.PathLike) -> Path:
+    """The path of the file, if it can be made."""
+    if in_bucket(output):
+        raise ValueError(f"{output} is in a bucket: name a file of this machine")
+    output = Path(output).expanduser()
+    if output.suffix not in SUFFIXES:
+        raise ValueError(f"{output} should end in {', '.join(SUFFIXES)}: rename it")
+    for path in (output, output.with_suffix(".yaml")):
+        if path.exists():
+            raise ValueError(f"{path} exists; nothing is overwritten: name another one")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def _generator(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's variables that they have too: not how often codes were used."""
+    kept = dict(variables["codebook"].get("quantizer", {}))
+    kept.pop("usage", None)
+    codebook = {"quantizer": kept} if kept else {}
+    return {"params": variables["params"], "codebook": codebook}
+
+
+def _beside(ours: stored.Stored, judge: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What else of the model was kept."""
+    parts = {}
+    if judge is not None:
+        acts = any("loc" in layer for layer in judge["params"].values())
+        parts["discriminator"] = joined(judge) if acts else judge
+    if (ours.directory / "perceptual.npz").exists():
+        parts["perceptual"] = load_perceptual(ours.directory / "perceptual.npz")
+    if (ours.directory / "colours.npz").exists():
+        with np.load(ours.directory / "colours.npz") as file:
+            parts["colours"] = {"classes": file["classes"]}
+    return parts
+
+
+def _constants(quantizer: Mapping[str, Any], form: str, perceptual: bool) -> dict:
+    """Tensors that their programs miss where a file does not have them."""
+    constants = {}
+    if form == "llamagen":
+        constants["quantize.codebook_used"] = np.zeros(_LLAMAGENS_COUNTS, np.float32)
+    if quantizer.get("used") is not None:
+        constants["quantize.used"] = np.asarray(quantizer["used"], np.int64)
+    if perceptual:
+        for name, colours in (("shift", SHIFT), ("scale", SCALE)):
+            constant = np.float32(colours).reshape(1, 3, 1, 1)
+            constants[f"loss.perceptual_loss.scaling_layer.{name}"] = constant
+    return constants
+
+
+def _write_yaml(path: Path, config: Mapping[str, Any]) -> None:
+    import yaml
+
+    with whole_file(path) as file:
+        file.write(yaml.safe_dump(config, sort_keys=False).encode())

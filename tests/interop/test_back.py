@@ -1,0 +1,139 @@
+"""Handed back: theirs -> ours -> theirs is equal, tensor for tensor."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_run
+import yaml
+from golden import FOLDER, OF_NO_USE, golden
+from numpy.testing import assert_array_equal
+
+from taming_jax import stored
+from taming_jax.files import write_json
+from taming_jax.interop import convert_back, convert_checkpoint
+from taming_jax.interop.checkpoint import open_checkpoint
+from taming_jax.interop.contents import tensors_in
+from taming_jax.interop.torch_files import write_torch
+from taming_jax.training.checkpoints import Checkpoints
+
+OF_NO_USE = (*OF_NO_USE, "num_batches_tracked")
+
+
+def test_the_originals_model_comes_back(tmp_path):
+    convert_checkpoint(
+        FOLDER / "13_vqmodel.ckpt", FOLDER / "13_vqmodel.yaml", tmp_path / "ours"
+    )
+    convert_back(tmp_path / "ours", tmp_path / "theirs.ckpt")
+    content = open_checkpoint(tmp_path / "theirs.ckpt")
+    assert content["global_step"] == 123_457
+    assert_same(content, golden("13_vqmodel_ckpt").weights)
+
+
+def llamagens():
+    """(weights by LlamaGen's names, its arguments), of golden 15."""
+    with np.load(FOLDER / "15_llamagen.npz") as file:
+        arguments = json.loads(str(file["config"]))["vq"]
+        begin = "vq/sd/"
+        names = [name for name in file.files if name.startswith(begin)]
+        return {name.removeprefix(begin): file[name] for name in names}, arguments
+
+
+def test_llamagens_model_comes_back(tmp_path):
+    weights, arguments = llamagens()
+    write_torch(tmp_path / "vq.pt", {"model": weights})
+    convert_checkpoint(tmp_path / "vq.pt", {"vq": arguments}, tmp_path / "ours")
+    convert_back(tmp_path / "ours", tmp_path / "theirs.pt")
+    counts = {"quantize.codebook_used": np.zeros(65_536, np.float32)}
+    assert_same(open_checkpoint(tmp_path / "theirs.pt"), weights | counts)
+    config = yaml.safe_load((tmp_path / "theirs.yaml").read_text())["vq"]
+    arguments.pop("code_margin")  # a fact of the reference data
+    assert config == arguments
+
+
+def kinds():
+    """(the original's class, its params, weights) of what else it has."""
+    plain, gumbel, classes = (
+        golden(name) for name in ("02_vqmodel", "03_gumbelvq", "05_vqsegmentation")
+    )
+    averages = {
+        "quantize.embedding.cluster_size": np.arange(20, dtype=np.float32),
+        "quantize.embedding.embed_avg": np.ones((20, 6), np.float32),
+    }
+    acts = golden("06_discriminator_actnorm").weights
+    against = {f"loss.discriminator.{name}": array for name, array in acts.items()}
+    used = {"quantize.used": np.array([3, 1, 7])}
+    params = plain.config["params"]
+    yield "VQModel", params, plain.weights | used
+    yield "VQModel", params, plain.weights | against
+    yield "EMAVQ", params, plain.weights | averages
+    yield "GumbelVQ", gumbel.config["params"], gumbel.weights
+    yield "GumbelVQ", gumbel.config["params"], gumbel.weights | used
+    yield "VQSegmentationModel", classes.config["params"], classes.weights
+
+
+@pytest.mark.parametrize(("target", "params", "weights"), list(kinds()))
+def test_every_kind_comes_back_and_can_be_converted_again(
+    tmp_path, target, params, weights
+):
+    config = {"target": f"taming.models.vqgan.{target}", "params": params}
+    write_torch(tmp_path / "model.ckpt", {"state_dict": weights})
+    convert_checkpoint(tmp_path / "model.ckpt", config, tmp_path / "ours")
+    theirs = tmp_path / "theirs.safetensors"
+    convert_back(tmp_path / "ours", theirs)
+    assert_same(open_checkpoint(theirs), weights)
+    convert_checkpoint(theirs, tmp_path / "theirs.yaml", tmp_path / "again")
+    models = [
+        stored.read(tmp_path / made, "vqgan").config["vqgan"]["model"]
+        for made in ("ours", "again")
+    ]
+    assert models[0] == models[1]
+
+
+def test_a_run_is_handed_back_with_its_discriminator(tmp_path):
+    """One that went on from golden 13, as training leaves it."""
+    convert_checkpoint(
+        FOLDER / "13_vqmodel.ckpt", FOLDER / "13_vqmodel.yaml", tmp_path / "ours"
+    )
+    begun = stored.read(tmp_path / "ours", "vqgan")
+    judge = stored.read_discriminator(tmp_path / "ours", "vqgan")
+    adversary = {"params": judge.pop("params"), "stats": judge}
+    stage_dir = tmp_path / "run" / "vqgan"
+    stage_dir.mkdir(parents=True)
+    write_json(stage_dir / "config.json", {"config": begun.config})
+    best = stored.BEST_BY["vqgan"]
+    with Checkpoints(stage_dir / "checkpoints", keep=1, best=best) as checkpoints:
+        state = {"ema": begun.variables["params"], "adversary": adversary}
+        checkpoints.save(5, state, {"psnr": 20.0})
+        checkpoints.wait()
+    convert_back(tmp_path / "run", tmp_path / "theirs.ckpt")
+    weights = golden("13_vqmodel_ckpt").weights
+    kept = {k: v for k, v in weights.items() if "perceptual_loss" not in k}
+    assert_same(open_checkpoint(tmp_path / "theirs.ckpt"), kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("back.ckpt", r"handed back: Encoder has middle_attention=False; the"),
+        ("back.h5", r"back\.h5 should end in \.ckpt, \.pt, \.pth, \.safetensors: "),
+        ("mine.ckpt", r"mine\.ckpt exists; nothing is overwritten"),
+        ("mine.pt", r"mine\.yaml exists; nothing is overwritten"),
+    ],
+)
+def test_what_cannot_be_handed_back_is_refused(tmp_path, name, message):
+    for there in ("mine.ckpt", "mine.yaml"):
+        (tmp_path / there).touch()
+    run = tiny_run.write_run(tmp_path / "run")
+    with pytest.raises(ValueError, match=message):
+        convert_back(run, tmp_path / name)
+    assert not (tmp_path / "back.ckpt").exists()
+
+
+def assert_same(content, weights):
+    tensors, _ = tensors_in(content)
+    wanted = {k: v for k, v in weights.items() if not k.endswith(OF_NO_USE)}
+    constants = {k for k in tensors if "scaling_layer" in k}
+    assert tensors.keys() - constants == wanted.keys()
+    for name, array in wanted.items():
+        assert_array_equal(tensors[name].read(), array, strict=True, err_msg=name)

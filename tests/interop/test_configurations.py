@@ -1,0 +1,164 @@
+"""What CONFIG may be, and what it may not."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from golden import FOLDER, OF_NO_USE
+
+from taming_jax.interop.configurations import read
+from taming_jax.interop.known import KNOWN
+from taming_jax.interop.parts import find_parts
+from taming_jax.interop.tensors import Tensor
+
+SHAPES = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("shapes/*")}
+CONFIG = FOLDER / "13_vqmodel.yaml"
+OF_NO_USE = (*OF_NO_USE, "quantize.codebook_used")
+LPIPS = "loss.perceptual_loss."
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_every_tensor_of_a_known_model_is_used_once(name):
+    """At full size, by names and shapes."""
+    tensors = {
+        name: Tensor(np.dtype(np.float32), tuple(shape), read=None)
+        for name, shape in SHAPES[name]["parameters"].items()
+    }
+    parts = find_parts(read(name)["vqgan"], tensors)
+    used = [source.name for source in parts.sources.values() if hasattr(source, "name")]
+    assert len(used) == len(set(used))
+    wanted = {n for n in tensors if not n.endswith(OF_NO_USE) and LPIPS not in n}
+    assert set(used) == wanted
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(SHAPES) - {"llamagen_vq8", "llamagen_vq16"})
+)
+def test_a_known_configuration_is_the_published_one(name):
+    known = json.loads(json.dumps(KNOWN[name].configuration))
+    if name == "imagenetdepth_vqgan":  # said there by the data
+        assert known["params"].pop("image_key") == "depth"
+    assert known == SHAPES[name]["config"]
+
+
+def test_a_yaml_its_content_and_its_model_alone_are_the_same():
+    whole = yaml.safe_load(CONFIG.read_text())
+    assert read(CONFIG) == read(whole) == read(whole["model"])
+
+
+def test_names_are_llamagens_own():
+    """Its command line and its reports say the same in other words."""
+    mine = {"codebook_size": 99, "l2_norm": True, "beta": 0.5, "ch_mult": [1, 2]}
+    theirs = {"codebook_size": 99, "codebook_l2_norm": True, "commit_loss_beta": 0.5}
+    theirs |= {"encoder_ch_mult": [1, 2], "decoder_ch_mult": [1, 2]}
+    assert read({"vq": mine}) == read({"vq": theirs})
+
+
+def test_latent_diffusions_options_are_known():
+    options = {"use_ema": True, "batch_resize_range": [256, 384], "lr_g_factor": 1.0}
+    changed = model(**options, target="ldm.models.autoencoder.VQModelInterface")
+    assert read(changed)["vqgan"].model == read(CONFIG)["vqgan"].model
+
+
+def test_latent_diffusions_tokenizer_is_found_beneath_it():
+    upon = {
+        "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
+        "params": {
+            "first_stage_config": model()["model"],
+            "cond_stage_config": {"target": "ldm.modules.encoders.ClassEmbedder"},
+        },
+    }
+    assert read(upon) == {"vqgan": read(CONFIG)["vqgan"]}
+
+
+def test_options_reach_the_model():
+    options = {"resamp_with_conv": False, "dropout": 0.25, "give_pre_end": True}
+    fields = read(model(ddconfig=options))["vqgan"].model
+    assert fields["encoder"]["resample"] == fields["decoder"]["resample"] == "plain"
+    assert fields["encoder"]["dropout"] == 0.25
+    assert fields["decoder"]["give_pre_end"]
+
+
+def test_losses_become_the_recipes():
+    loss = {
+        "disc_start": 7,
+        "disc_weight": 0.5,
+        "disc_factor": 0.5,
+        "use_actnorm": True,
+    }
+    loss |= {"disc_loss": "vanilla", "disc_ndf": 16, "perceptual_weight": 0.1}
+    trained = read(model(lossconfig=loss))["vqgan"].trained
+    assert trained == {
+        "disc_start": 7,
+        "adversarial_weight": 0.25,
+        "adversarial_loss": "vanilla",
+        "codebook_weight": 1.0,
+        "perceptual_weight": 0.1,
+        "discriminator": {"channels": 16, "layers": 2, "norm": "act"},
+    }
+
+
+def model(target=None, ddconfig=None, lossconfig=None, **changes):
+    """Golden 13's configuration with other params, of its parts too."""
+    config = yaml.safe_load(CONFIG.read_text())
+    node = config["model"]
+    node["target"] = target or node["target"]
+    node["params"] |= changes
+    node["params"]["ddconfig"] |= ddconfig or {}
+    params = node["params"]["lossconfig"]["params"]
+    if lossconfig:
+        params.pop("disc_start"), params.pop("disc_weight"), params.pop("disc_ndf")
+        params |= lossconfig
+    return config
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            "vqgan_imagenet",
+            r"no configuration: give a \.yaml, or a name out of vqgan_im",
+        ),
+        (
+            FOLDER / "index.json",
+            r"has no model\.target: give the \.yaml that came with",
+        ),
+        (FOLDER / "13_vqmodel.ckpt", r"13_vqmodel\.ckpt is no \.yaml: "),
+        (
+            model("taming.models.vqgan.VQ"),
+            r"target is 'taming\.models\.vqgan\.VQ'; token",
+        ),
+        (
+            model("ldm.models.autoencoder.AutoencoderKL"),
+            r"tokenizers are VQModel, VQMo",
+        ),
+        (model(n_embedd=3), r"params has no key 'n_embedd'; did you mean 'n_embed'\?"),
+        (model(ddconfig={"chh": 3}), r"ddconfig has no key 'chh'; did you mean 'ch'\?"),
+        (
+            model(ddconfig={"double_z": True}),
+            r"double_z=True; tokenizers have False: is",
+        ),
+        (
+            model(ddconfig={"attn_type": "linear"}),
+            r"has attn_type='linear'; tokenizers",
+        ),
+        (model(ddconfig={"ch": 33}), r"a level of 33 channels, which norm_groups=32"),
+        (model(ddconfig={"out_ch": 4}), r"image_channels is 3, the decoder's 4"),
+        (
+            model(lossconfig={"disc_conditional": True}),
+            r"disc_conditional=True; known ",
+        ),
+        (model(lossconfig={"disc_wait": 1}), r"has no key 'disc_wait'; did you mean"),
+        ({"vq": {"chmult": 1}}, r"vq has no key 'chmult'; did you mean 'ch_mult'\?"),
+        ({"gpt": {}}, r"of a transformer only its tokenizer can be converted so far"),
+        (
+            {"model": {"target": "VQModel"}},
+            r"params do not say ddconfig, embed_dim, n_e",
+        ),
+    ],
+)
+def test_what_is_no_configuration_is_refused_in_one_line(config, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read(config)
+    assert "\n" not in str(caught.value)
