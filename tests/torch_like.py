@@ -108,7 +108,8 @@ def write_zip(
     """An archive around a pickle and storages, whatever they are."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{top}/data.pkl", pickled)
-        archive.writestr(f"{top}/byteorder", order)
+        if order:  # which torch has written since 2.1
+            archive.writestr(f"{top}/byteorder", order)
         for key, data in (storages or {}).items():
             archive.writestr(f"{top}/data/{key}", data)
         archive.writestr(f"{top}/version", "3\n")

@@ -26,6 +26,7 @@ _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
 _COMMENT = 2**16  # an archive may end with a comment, shorter than this
+_NAME = 2**9  # letters of the longest name
 _DIRECTORY_BYTES = 2**24  # of the largest directory that is read
 _ONES = 2**32 - 1
 _MOST = _ONES - 1  # that 32 bits say
@@ -172,9 +173,9 @@ def _listed(directory: bytes) -> Iterator[_Entry]:
 def _checked_name(name: bytes) -> str:
     """Names are only looked up here, never opened; others might do it."""
     text = name.decode()  # UnicodeDecodeError is a ValueError
-    odd = "\\" in text or not text.isprintable()
+    odd = "\\" in text or not text.isprintable() or len(text) > _NAME
     if odd or text.startswith("/") or ".." in text.split("/"):
-        raise ValueError(f"an entry is named {text[:80]!r}, which leads out of there")
+        raise ValueError(f"an entry is named {text[:80]!r}, which may lead out of it")
     return text
 
 

@@ -1,9 +1,12 @@
 """The machine that a pickle is a program for, without the right to import and to call.
 
-Its opcodes are in `pickles.py`; here is what they work on: the bytes, the stack with
+Its opcodes are in `opcodes.py`; here is what they work on: the bytes, the stack with
 its marks, the memo, and what takes the place of classes and their objects. Whatever an
 opcode asks for that is not there raises, IndexError or the like; what would take too
 much raises ValueError.
+
+An opcode of two bytes may mention something of many megabytes that was made before. So
+nothing that an opcode does takes longer the larger such a thing is, or it is counted.
 """
 
 import struct
@@ -11,12 +14,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+OPCODES = 2**20  # of a pickle; a tensor takes about 40
 INTEGER_BYTES = 255
-KEY_PARTS = 16  # of a tuple that is a key
 LINE = 2**16  # bytes of a line of the oldest protocol
+NAME = 2**10  # letters of a class or function
+KEY = 2**12  # letters of a key
+KEY_PARTS = 16  # of a tuple that is a key
 # Python's hashes of strings and bytes cannot be made to collide, those of numbers and
 # tuples can; so many collisions are borne.
-PLAIN_KEYS = 2**14
+PLAIN_KEYS = 2**13
 _DEEP = (tuple, frozenset)
 _OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
@@ -83,7 +89,8 @@ class Machine:
         persistent: Callable[[Any], Any],
     ):
         self.at, self.memo, self.persistent = begin, {}, persistent
-        self._pickle, self._copies, self._plain_keys = pickle, len(pickle), PLAIN_KEYS
+        self._pickle, self._plain_keys = pickle, PLAIN_KEYS
+        self._letters, self._items = len(pickle), OPCODES  # that calls may copy
         self._stack, self._marks, self._floor = [], [], 0
         self._calls = {
             "builtins.set": self.set_of,
@@ -97,8 +104,6 @@ class Machine:
             "copyreg._reconstructor": lambda kind, base, state: Opaque(kind, (state,)),
             **calls,
         }
-
-    # The program.
 
     def opcode(self) -> int:
         """The next byte."""
@@ -128,8 +133,6 @@ class Machine:
     def number(self, form: str) -> int | float:
         """The next bytes as a number, in a form of `struct`."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
-
-    # The stack.
 
     def push(self, value: Any) -> None:
         self._stack.append(value)
@@ -163,8 +166,6 @@ class Machine:
         taken = self._stack[begin:]
         del self._stack[begin:]
         return taken
-
-    # Containers and objects.
 
     def fill(self, target: Any, pairs: Iterable[tuple[Any, Any]]) -> Any:
         """Sets keys of a mapping, or notes what an object was told to set."""
@@ -200,15 +201,22 @@ class Machine:
         function = self._calls.get(getattr(called, "name", None))
         if function is None or isinstance(called, Opaque):
             return Opaque(called, args)
-        # A pickle may pass the same long list to a thousand calls that copy it.
-        self._copies -= sum(len(arg) for arg in args if hasattr(arg, "__len__"))
-        if self._copies < 0:
-            raise ValueError("calls copy more than the pickle has bytes")
+        for arg in args:
+            if isinstance(arg, str | bytes):
+                self._letters -= len(arg)
+            elif hasattr(arg, "__len__"):
+                self._items -= len(arg)
+        if self._letters < 0 or self._items < 0:
+            raise ValueError("its calls copy more than there is")
         return function(*args)
 
     def _key(self, key: Any) -> Any:
-        """A key that is hashed quickly: no long or deep tuple, few that may collide."""
-        if isinstance(key, str | bytes | Global | Opaque):
+        """A key that is hashed and compared quickly, and few that may collide."""
+        if isinstance(key, Global | Opaque):
+            return key
+        if isinstance(key, str | bytes):
+            if len(key) > KEY:
+                raise ValueError(f"a key has {len(key)} letters")
             return key
         parts = key if isinstance(key, tuple) else (key,)
         if len(parts) > KEY_PARTS or any(isinstance(p, _DEEP) for p in parts):
@@ -221,6 +229,8 @@ class Machine:
 
 def global_named(module: str, name: str) -> Global:
     """A global by the name that it has in Python 3."""
+    if len(module) + len(name) > NAME:
+        raise ValueError("a class has too long a name")
     return Global(f"{_OF_PYTHON_2.get(module, module)}.{name}")
 
 

@@ -129,7 +129,7 @@ def _called(m: Machine) -> Any:
 
 def _called_with_keywords(m: Machine) -> Any:
     called, args, keywords = _tuple(3)(m)
-    return m.call(called, (*args, keywords)) if keywords else m.call(called, args)
+    return Opaque(called, (args, keywords)) if keywords else m.call(called, args)
 
 
 def _old_object(m: Machine) -> Any:

@@ -17,13 +17,12 @@ what came out.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from taming_jax.interop.machine import Global, Machine, Opaque
+from taming_jax.interop.machine import OPCODES, Global, Machine, Opaque
 from taming_jax.interop.opcodes import ACTIONS, STOP
 
 __all__ = ["Global", "Opaque", "check_tree", "load"]
 
 BYTES = 2**26  # of the largest pickle; the numbers in tensors are no part of it
-OPCODES = 2**20  # a tensor takes about 40
 DEPTH = 64  # of containers in containers
 
 

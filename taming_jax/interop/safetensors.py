@@ -16,7 +16,7 @@ from typing import Any
 from taming_jax.files import whole_file
 from taming_jax.interop.tensors import DTYPES, Extent, Tensor, view, written
 
-HEADER_BYTES = 2**25
+HEADER_BYTES = 2**24  # of the largest table: 100,000 tensors
 _LENGTH = struct.Struct("<Q")
 _NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",

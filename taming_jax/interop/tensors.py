@@ -105,9 +105,8 @@ class Extent:
     def _compare(self, crc: int) -> None:
         if crc != self.checksum:
             raise ValueError(
-                f"{self.path} is damaged: bytes {self.begin} to "
-                f"{self.begin + self.size} are not what its checksum says; get another "
-                "copy"
+                f"bytes {self.begin} to {self.begin + self.size} of {self.path} are "
+                "not what their checksum says: it is damaged, get another copy"
             )
 
 

@@ -7,7 +7,8 @@ What is not among them is read past: torch.device, optimizers, callbacks.
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from taming_jax.interop.tensors import DTYPES, Extent, Tensor, view
 _NUMPY_NUMBER = re.compile(r"[biufc]\d{1,2}")
 
 
-class Storage(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Storage:
     """What tensors look at.
 
     Attributes:
@@ -83,7 +85,7 @@ def _size(axes: Sequence[int] = ()) -> tuple[int, ...]:
 
 def _numpy_number(dtype: Opaque, data: bytes) -> Any:
     """A number of numpy as one of Python."""
-    (code, *_), (_, order, *_) = dtype.args, dtype.state
+    code, order = dtype.args[0], dtype.state[1]
     if not _NUMPY_NUMBER.fullmatch(code) or order not in tuple("<>|="):
         return Opaque(dtype, (data,))
     return np.frombuffer(data, f"{order}{code}")[0].item()

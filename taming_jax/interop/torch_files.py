@@ -29,6 +29,7 @@ from taming_jax.interop.torch_calls import CALLS, Storage
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+_KEY = 2**8  # letters of a storage's key; they are numbers
 _OF_STORAGES = {
     "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16",
     "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8",
@@ -80,15 +81,7 @@ def read_legacy(path: Path) -> Any:
         size = file.seek(0, 2)
         file.seek(0)
         data = file.read(min(size, pickles.BYTES))
-    at, heads = 0, []
-    for _ in range(3):
-        value, at = pickles.load(data, begin=at)
-        heads.append(value)
-    if heads[:2] != [MAGIC, _LEGACY_PROTOCOL]:
-        raise ValueError(
-            "it is a pickle, but not of torch.save: load what it holds where it comes "
-            "from, and torch.save its state_dict()"
-        )
+    at = _behind_heads(data)
     seen: dict[str, tuple[np.dtype | None, int]] = {}
 
     def noted(identity: Any) -> Any:
@@ -134,6 +127,24 @@ def write_torch(path: str | os.PathLike, content: Any) -> None:
         archive.finish()
 
 
+def _behind_heads(data: bytes) -> int:
+    """Where the content of a legacy file begins."""
+    try:
+        magic, at = pickles.load(data)
+    except ValueError as error:
+        raise ValueError(
+            f"it begins like no checkpoint that is known here, by {data[:12]!r}: give "
+            f"one of torch.save or of safetensors ({error})"
+        ) from error
+    protocol, at = pickles.load(data, begin=at) if magic == MAGIC else (None, at)
+    if protocol != _LEGACY_PROTOCOL:
+        raise ValueError(
+            "it is a pickle, but not of torch.save: load what it holds where it comes "
+            "from, and torch.save its state_dict()"
+        )
+    return pickles.load(data, begin=at)[1]
+
+
 def _top(entries: Mapping[str, Extent]) -> str:
     """The folder that all of a checkpoint is in, with its slash."""
     tops = [name[: -len("data.pkl")] for name in entries if name.endswith("/data.pkl")]
@@ -154,11 +165,13 @@ def _is_module(identity: Any) -> bool:
 
 def _storage(identity: Any) -> tuple[np.dtype | None, str, int, Any]:
     """dtype, key, number of elements, and which part of it, of a persistent id."""
-    match identity:
-        case ("storage", Global(name), str(key), _, int(count), *rest) if count >= 0:
+    match (*identity[:6], None)[:6]:  # the last of them only old versions write
+        case ("storage", Global(name), str(key), _, int(count), part) if (
+            count >= 0 and len(key) <= _KEY
+        ):
             found = _STORAGE.fullmatch(name)
             dtype = _OF_STORAGES.get(found[1]) if found else None
-            return DTYPES.get(dtype), key, count, rest[0] if rest else None
+            return DTYPES.get(dtype), key, count, part
     raise ValueError("it points to something that is no storage")
 
 
@@ -209,11 +222,8 @@ def _pickled(value: Any, leaves: list[Any]) -> bytes:
             return b"\x88" if value else b"\x89"
         case int():
             length = value.bit_length() // 8 + 1
-            return (
-                b"\x8a"
-                + bytes([length])
-                + value.to_bytes(length, "little", signed=True)
-            )
+            digits = value.to_bytes(length, "little", signed=True)
+            return b"\x8a" + bytes([length]) + digits
         case float():
             return b"G" + struct.pack(">d", value)
         case str():

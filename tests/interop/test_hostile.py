@@ -79,6 +79,7 @@ def test_weights_beside_code_are_read(tmp_path, judged):
 MILLION = 10**6
 DEEP = 300_000
 MANY = 1_100_000  # just more than there may be
+LONG = b"X" + struct.pack("<I", MILLION) + b"a" * MILLION + b"q\x00"  # in the memo
 ENDLESS = {
     "long": b"\x8b\xff\xff\xff\x7f.",
     "negative length": b"\x8b\xff\xff\xff\xff.",
@@ -103,12 +104,17 @@ ENDLESS = {
     "laughing set": b"\x8f()" + b"q\x000h\x00h\x00\x86" * 300 + b"\x90.",
     "copied lists": b"](" + b"K\x01" * MILLION + b"eq\x00c__builtin__\nset\nq\x01("
     + b"h\x01h\x00\x85R" * 1000 + b"t.",
-    "copied strings": b"X" + struct.pack("<I", MILLION) + b"a" * MILLION
-    + b"q\x00c_codecs\nencode\nq\x01(" + b"h\x01h\x00\x85R" * 1000 + b"t.",
+    "copied strings": LONG + b"c_codecs\nencode\nq\x01("
+    + b"h\x01h\x00\x85R" * 1000 + b"t.",
+    "copied names": LONG + b"U\x01a\x930(" + b"h\x00U\x01a\x930" * 10_000 + b".",
+    "compared keys": LONG.replace(b"q\x00", b"q\x01") + LONG + b"}h\x01Ns"
+    + b"h\x00Ns" * 10_000 + b".",
+    "long ids": b"(U\x07storagectorch\nFloatStorage\n" + LONG + b"NK\x01"
+    + b"N" * (MILLION // 2) + b"tq\x01Q0" + b"h\x01Q0" * 10_000 + b"N.",
     "bytearray": b"c__builtin__\nbytearray\n\x8a\x06\0\0\0\0\0\x01\x85R.",
     "collisions": b"}(" + b"".join(
         b"\x8a\x0b" + (n * (2**61 - 1)).to_bytes(11, "little") + b"N"
-        for n in range(1, 40_000)
+        for n in range(1, 10_000)
     ) + b"u.",
     "ever more memo": b"N" + b"\x94" * MANY + b".",
 }  # fmt: skip
@@ -128,14 +134,20 @@ def test_depth_inside_of_what_is_read_past_does_no_harm(tmp_path, judged, opcode
     assert isinstance(judged(), Opaque)
 
 
+def test_long_arguments_are_not_copied(tmp_path, judged):
+    arguments, call = b"(" + b"N" * DEEP + b"tq\x00", b"ca\nb\nh\x00}U\x01aNs\x92"
+    write_zip(tmp_path / "file", arguments + call * 10_000 + b".")
+    assert isinstance(judged(), Opaque)
+
+
 def test_a_chain_of_calls_does_no_harm(tmp_path, judged):
     write_zip(tmp_path / "file", b"ca\nb\n" + b")R" * DEEP + b".")
     assert isinstance(judged(), Opaque)
 
 
 def test_the_limits_are_not_in_the_way(tmp_path, judged):
-    numbers = {f"block.{n}.weight": np.full(1, n, np.float32) for n in range(10_000)}
-    save_zip(tmp_path / "file", {"state_dict": numbers, "losses": list(range(10**5))})
+    numbers = {f"block.{n}.weight": np.full(1, n, np.float32) for n in range(5_000)}
+    save_zip(tmp_path / "file", {"state_dict": numbers, "losses": list(range(50_000))})
     content = judged()["state_dict"]
     assert all(isinstance(each, Tensor) for each in content.values())
     assert content["block.777.weight"].read() == 777

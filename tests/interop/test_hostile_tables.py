@@ -61,14 +61,22 @@ def test_a_repeated_number_may_be_much_larger_than_its_storage(tmp_path, judged)
 # Archives.
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil", "/etc/passwd", "m/../../evil", "m\\..\\evil", "m/\x1b[2J"]
-)
+NAMES = [
+    "../evil",
+    "/etc/passwd",
+    "m/../../evil",
+    "m\\..\\evil",
+    "m/\x1b[2J",
+    "m" * 600,
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_names_that_lead_elsewhere_are_refused(tmp_path, refused, name):
     with zipfile.ZipFile(tmp_path / "file", "w") as archive:
         archive.writestr("m/data.pkl", b"N.")
         archive.writestr(name, b"")
-    assert "leads out" in refused()
+    assert "lead out" in refused()
 
 
 def test_bombs_are_refused(tmp_path, refused):
@@ -121,7 +129,7 @@ def test_a_changed_number_is_noticed_when_it_is_read(tmp_path, judged):
     content = (tmp_path / "file").read_bytes()
     (tmp_path / "file").write_bytes(content.replace(numbers.tobytes(), bytes(24)))
     for tensor in judged().values():
-        with pytest.raises(ValueError, match=r"file is damaged.*checksum"):
+        with pytest.raises(ValueError, match=r"file are not what their checksum says"):
             tensor.read()
 
 

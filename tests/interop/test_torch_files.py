@@ -55,6 +55,12 @@ def test_what_subclasses_do_otherwise_is_read_past(tmp_path):
     assert open_checkpoint(tmp_path / "file").name == "torch._utils._rebuild_q"
 
 
+def test_files_without_an_order_of_bytes_are_little_endian(tmp_path):
+    stored = {"0": NUMBERS.tobytes()}
+    write_zip(tmp_path / "file", PROGRAMS["before 0.4"], stored, order="")
+    assert open_checkpoint(tmp_path / "file").read()[0, 0] == 1
+
+
 def test_sizes_and_devices(tmp_path):
     program = b"(ctorch\nSize\n(K\x02K\x03\x86tRctorch\ndevice\n(U\x04cudatRt."
     write_zip(tmp_path / "file", program)
