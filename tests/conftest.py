@@ -20,8 +20,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "taming_jax" / "tests"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# What a test forgot to bring along is not fetched from elsewhere.
-os.environ["https_proxy"] = "http://localhost:9"
 # A program that runs for a moment need not be optimised: it compiles twice as fast.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
