@@ -9,13 +9,14 @@ what the model takes or gives --Input.draw-->  uint8 [B,H,W,1 or 3], as a file h
 """
 
 import colorsys
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from taming_jax import units
-from taming_jax.pictures import LINE
+from taming_jax.pictures import LINE, write_png
 
 KINDS = ("image", "segmentation", "depth", "edges")
 
@@ -120,6 +121,18 @@ def legend(maps: Sequence[np.ndarray], names: Sequence[str], width: int) -> np.n
         draw.rectangle(box, fill=tuple(map(int, colours[k])))
         draw.text((x + LINE + 2, y + 2), name, fill=0, font=font)
     return np.asarray(lines)
+
+
+def write_class_map(path: str | os.PathLike, classes: np.ndarray) -> None:
+    """Writes int [H, W] as a PNG that shows their colours and holds their numbers.
+
+    Beyond the 256 entries of a palette it holds the numbers no more.
+    """
+    colours = class_colours(classes.max() + 1)
+    if len(colours) > 256:
+        write_png(path, colours[classes])
+    else:
+        write_png(path, classes.astype(np.uint8)[..., None], palette=colours)
 
 
 def _depth_colours(depth: np.ndarray) -> np.ndarray:

@@ -59,16 +59,24 @@ def captioned(pictures: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return np.concatenate([pictures, lines], axis=1)
 
 
-def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """Writes uint8 [H, W, C]; the file is there whole or not at all."""
+def write_png(
+    path: str | os.PathLike, picture: np.ndarray, palette: np.ndarray | None = None
+) -> None:
+    """Writes uint8 [H, W, C]; the file is there whole or not at all.
+
+    With a palette, uint8 [n, 3], C is 1 and a pixel is the number of its colour.
+    """
     from PIL import Image
 
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if picture.shape[-1] == 1:
         picture = picture[..., 0]
+    image = Image.fromarray(picture)
+    if palette is not None:
+        image.putpalette(palette.tobytes())
     with whole_file(path) as file:
-        Image.fromarray(picture).save(file, format="png")
+        image.save(file, format="png")
 
 
 def read_png(path: str | os.PathLike) -> np.ndarray:

@@ -3,6 +3,7 @@
     parts = build(adversarial_weight=0.5)      recipe, model, discriminator
     state = random_state(parts, step=7)        no initialiser is compiled for it
     state, metrics = stepping()(state, {"image": pictures(4)})
+    section = map_section("depth", 1)          one for maps
 
 By default the discriminator learns from step 2, counts from step 3 with full weight
 from step 6 on, and the codes are frozen from step 9 on.
@@ -65,6 +66,25 @@ SECTION = {
     "keep_checkpoints": 2,
     "init_from": None,
 }
+_IMAGE_LOSSES = ("l2_weight", "difference_weight", "sharpness_weight")
+
+
+def map_section(kind: str, channels: int, **changes) -> dict:
+    """SECTION for class maps, depth or edges; without an adversary or other phases."""
+    half = _HALF | {"image_channels": channels}
+    classes = kind == "segmentation"
+    section = SECTION | {
+        "input": kind,
+        "model": SECTION["model"]
+        | {"encoder": half, "decoder": half, "classes": classes},
+        "adversarial_weight": 0.0,
+        "decoder_only_start": None,
+    }
+    if classes:
+        section |= dict.fromkeys(_IMAGE_LOSSES, 0.0)
+    return section | changes
+
+
 CONFIG = {
     "seed": 0,
     "data": {"name": "shapes", "train": 24, "val": 6, "image_size": IMAGE_SIZE},

@@ -4,6 +4,11 @@ OUTPUT/NAME.png is what comes back of the input called NAME; OUTPUT/pairs/NAME.p
 has the input left of it (above it, where it is wider than high). Pictures may have
 any size; what is left over of whole codes is cut off at the bottom and at the right.
 OUTPUT must be new or empty.
+
+A tokenizer of class maps, depth or edges reads grey pictures: brightness, or the
+classes as pixels' values. Classes come out in colours, with a legend below each pair
+(pixels of OUTPUT/NAME.png are the classes again, by its palette); depth as a colour
+map, from yellow, near, to violet, far.
 """
 
 import argparse
@@ -16,7 +21,7 @@ _MOST_WAITING = 256  # pictures held in memory while batches fill
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--input, --output, and what all verbs have."""
+    """--input, --output, --stage, and what all verbs have."""
     parser.add_argument(
         "--input",
         required=True,
@@ -24,30 +29,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a picture, a directory of pictures, or a .txt list of files",
     )
     parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument(
+        "--stage",
+        choices=["vqgan", "condition_vqgan"],
+        help="which tokenizer (default: the pictures', where there are two)",
+    )
     arguments.add_model(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Writes two pictures for every one of --input."""
-    from taming_jax import data, load_vqgan, units
-    from taming_jax.pictures import write_png
+    from taming_jax import data, load_vqgan
 
     paths = data.list_images(args.input)
     with new_directory(args.output) as output:
-        vqgan = load_vqgan(arguments.model_path(args))
-        cut = (_cut(path, data.read_image(path), vqgan.stride) for path in paths)
+        vqgan = load_vqgan(arguments.model_path(args), stage=args.stage)
+        kind = vqgan.input.kind
+        cut = (_cut(path, data.read_file(path, kind), vqgan.stride) for path in paths)
         named = zip(_names(paths), cut, strict=True)
         for names, originals in _batches(named, args.batch_size):
-            images = vqgan.reconstruct(units.from_uint8(originals))
-            pairs = zip(originals, units.to_uint8(images), strict=True)
-            for name, pair in zip(names, pairs, strict=True):
-                write_png(output / f"{name}.png", pair[1])
-                write_png(output / "pairs" / f"{name}.png", _join(pair))
+            before = vqgan.input.read(originals)
+            after = vqgan.reconstruct(before)
+            _write(output, names, before, after, vqgan)
     print(f"{len(paths)} reconstructions in {args.output}, beside the inputs in pairs/")
 
 
+def _write(output, names, before, after, vqgan) -> None:
+    """A batch's pictures, as people want to see them."""
+    import numpy as np
+
+    from taming_jax import maps
+    from taming_jax.pictures import write_png
+
+    drawn = vqgan.input.draw(before), vqgan.input.draw(after)
+    for i, name in enumerate(names):
+        pair = _join([pictures[i] for pictures in drawn])
+        if vqgan.module.classes:
+            both = [np.asarray(before[i]), np.asarray(after[i])]
+            maps.write_class_map(output / f"{name}.png", both[1])
+            below = maps.legend(both, vqgan.region_names, pair.shape[1])
+            pair = np.concatenate([pair, below])
+        else:
+            write_png(output / f"{name}.png", drawn[1][i])
+        write_png(output / "pairs" / f"{name}.png", pair)
+
+
 def _cut(path, picture, stride: int):
-    """uint8 [H, W, C] -> its top left part that whole codes cover."""
+    """[H, W] or [H, W, C] -> its top left part that whole codes cover."""
     height, width = (side - side % stride for side in picture.shape[:2])
     if not height or not width:
         raise ValueError(
@@ -67,7 +95,7 @@ def _names(paths) -> list[str]:
 
 
 def _batches(named, batch_size: int):
-    """(name, picture) ... -> (names, uint8 [B, H, W, C]) ..., each of one size."""
+    """(name, [H, W, ...]) ... -> (names, [B, H, W, ...]) ..., each of one size."""
     import numpy as np
 
     def pop(shape):

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 
 from taming_jax.data.codes import open_codes
-from taming_jax.data.decoding import read_image, read_map, read_square
+from taming_jax.data.decoding import read_file, read_image, read_square
 from taming_jax.data.embedded import open_scenes, open_shapes
 from taming_jax.data.folder import list_images, open_folder
 from taming_jax.data.imagenet import open_imagenet
@@ -26,8 +26,8 @@ __all__ = [
     "list_images",
     "open_codes",
     "open_source",
+    "read_file",
     "read_image",
-    "read_map",
     "read_square",
     "train_batches",
 ]

@@ -43,12 +43,17 @@ def read_image(path: str | PurePath) -> np.ndarray:
     return _read(path, lambda encoded: np.asarray(_upright_rgb(encoded)))
 
 
-def read_map(path: str | PurePath, kind: str) -> np.ndarray:
-    """Reads one map in full: [H,W], int32 of "segmentation", float32 of the others.
+def read_file(path: str | PurePath, kind: str) -> np.ndarray:
+    """Reads one file in full, as an entry of that kind of an example.
+
+    An "image" is what `read_image` gives; a map is [H,W], int32 of "segmentation" and
+    float32 in [0, 1] of "depth" and "edges".
 
     Raises:
-      ValueError: as `read_image`, and for what has more than one channel.
+      ValueError: as `read_image`, and for a map of more than one channel.
     """
+    if kind == "image":
+        return read_image(path)
     return _read(path, lambda encoded: _FORMS[kind].values(_map(encoded, kind)))
 
 
@@ -85,7 +90,7 @@ def decode_square(
       kind: "image", "segmentation", "depth" or "edges".
 
     Returns:
-      uint8 [S,S,3]; or [S,S] of a map, as `read_map`.
+      uint8 [S,S,3]; or [S,S] of a map, as `read_file`.
 
     Raises:
       Exception: of many kinds, for bytes that are no whole picture; see `reason`.

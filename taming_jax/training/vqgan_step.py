@@ -34,7 +34,7 @@ from taming_jax.training.state import (
 )
 
 # What a key is for: keys are fold_in(fold_in(key(seed), step), PURPOSE).
-QUANTIZE, DROPOUT, REVIVE, SECOND_LOOK = range(4)
+QUANTIZE, DROPOUT, REVIVE, SECOND_LOOK, PERCEPTUAL = range(5)
 
 IMAGE_TERMS = ("l1", "l2", "difference", "sharpness", "perceptual")
 CLASS_TERMS = ("cross_entropy",)
@@ -166,7 +166,7 @@ def _differentiate(
     )
     nll = _nll_of_classes if model.classes else _nll
     (_, terms), nll_cotangent = jax.value_and_grad(nll, argnums=1, has_aux=True)(
-        x, x_hat, loss, perceptual
+        x, x_hat, loss, perceptual, rngs["perceptual"]
     )
     says = _ask(loss, model, discriminator, phase, state, stats, x, x_hat)
     adaptive, weight = _weigh(
@@ -198,7 +198,7 @@ def _reconstruct(model: VQGAN, params, codebook, inputs, step, rngs):
     return x_hat, quantized, moved["codebook"]
 
 
-def _nll(x, x_hat, loss: VQGANLoss, perceptual):
+def _nll(x, x_hat, loss: VQGANLoss, perceptual, key):
     """Weighted sum of what the reconstruction is wrong about, and its terms."""
     terms = {
         "l1": losses.l1_loss(x=x, x_hat=x_hat),
@@ -208,12 +208,13 @@ def _nll(x, x_hat, loss: VQGANLoss, perceptual):
         "perceptual": jnp.zeros(()),
     }
     if loss.perceptual_weight > 0:
-        terms["perceptual"] = lpips(perceptual, x, x_hat).mean()
+        dropout = {"dropout": loss.perceptual_dropout, "key": key}
+        terms["perceptual"] = lpips(perceptual, x, x_hat, **dropout).mean()
     return sum(getattr(loss, f"{name}_weight") * terms[name] for name in terms), terms
 
 
-def _nll_of_classes(x, x_hat, loss: VQGANLoss, perceptual):
-    del loss, perceptual  # which are of images
+def _nll_of_classes(x, x_hat, loss: VQGANLoss, perceptual, key):
+    del loss, perceptual, key  # which are of images
     cross_entropy = losses.cross_entropy_loss(one_hot=x, logits=x_hat)
     return cross_entropy, {"cross_entropy": cross_entropy}
 
@@ -288,8 +289,8 @@ def _learning(params):
 
 
 def _rngs(key, part):
-    """Keys of one micro-batch by purpose, as linen's named streams."""
-    purposes = {"quantizer": QUANTIZE, "dropout": DROPOUT}
+    """Keys of one micro-batch by purpose, as linen's named streams; one is not its."""
+    purposes = {"quantizer": QUANTIZE, "dropout": DROPOUT, "perceptual": PERCEPTUAL}
     return {
         name: jax.random.fold_in(jax.random.fold_in(key, purpose), part)
         for name, purpose in purposes.items()

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from taming_jax.data import eval_batches, open_source, read_map, train_batches
+from taming_jax.data import eval_batches, open_source, read_file, train_batches
 
 
 def write(path, pixels, mode=None):
@@ -36,12 +36,12 @@ NUMBERS = np.arange(20 * 24).reshape(20, 24)
 )
 def test_the_class_is_the_pixels_value(tmp_path, pixels, classes):
     path = write(tmp_path / "a.png", pixels)
-    assert_array_equal(read_map(path, "segmentation"), classes)
+    assert_array_equal(read_file(path, "segmentation"), classes)
 
 
 def test_the_class_of_a_palette_is_its_entrys_number(tmp_path):
     path = write(tmp_path / "a.png", NUMBERS.astype(np.uint8), mode="P")
-    assert_array_equal(read_map(path, "segmentation"), NUMBERS % 256)
+    assert_array_equal(read_file(path, "segmentation"), NUMBERS % 256)
 
 
 @pytest.mark.parametrize("kind", ["depth", "edges"])
@@ -51,12 +51,12 @@ def test_brightness_is_from_0_to_1_in_8_bits_and_in_16(tmp_path, kind):
     sixteen = write(tmp_path / "16.png", (levels * 257).astype(np.uint16))
     grey = write(tmp_path / "rgb.png", np.dstack([levels] * 3).astype(np.uint8))
     for path in (eight, sixteen, grey):
-        assert_allclose(read_map(path, kind), [[0, 0.2, 1]], rtol=1e-6)
+        assert_allclose(read_file(path, kind), [[0, 0.2, 1]], rtol=1e-6)
 
 
 def test_16_bits_are_not_rounded_to_8(tmp_path):
     path = write(tmp_path / "a.png", np.array([[1, 2, 65_535]], np.uint16))
-    assert_allclose(read_map(path, "depth") * 65_535, [[1, 2, 65_535]], rtol=1e-6)
+    assert_allclose(read_file(path, "depth") * 65_535, [[1, 2, 65_535]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [7, 16, 40])
@@ -118,11 +118,11 @@ def test_pictures_are_no_maps(tmp_path, name, kind, message):
     with pytest.raises(ValueError, match=message):
         next(eval_batches(folder(tmp_path), batch_size=1, keep=(kind,)))
     with pytest.raises(ValueError, match=message):
-        read_map(tmp_path / name, kind)
+        read_file(tmp_path / name, kind)
 
 
 def test_a_grey_jpeg_is_no_class_map(tmp_path):
     """Its values are what is left of the classes."""
     path = write(tmp_path / "a.jpg", NUMBERS.astype(np.uint8))
     with pytest.raises(ValueError, match="a JPEG of L; a class map is a PNG"):
-        read_map(path, "segmentation")
+        read_file(path, "segmentation")
