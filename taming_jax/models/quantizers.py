@@ -110,10 +110,8 @@ class EMA(Codebook):
         codes = nearest(z, self.embedding)
         q = jax.lax.stop_gradient(self.vectors(codes))
         distance = jnp.mean(jnp.square(z - q))
-        stats = {"distance": distance}
-        return Quantized(
-            straight_through(z, q, 1.0), codes, self.beta * distance, stats, z
-        )
+        z_q, loss = straight_through(z, q, 1.0), self.beta * distance
+        return Quantized(z_q, codes, loss, {"distance": distance}, z)
 
     @nn.nowrap
     def after_update(self, params, codebook, latents, *, step, key):
@@ -121,13 +119,12 @@ class EMA(Codebook):
         del step, key
         latents = latents.reshape(-1, self.dim)
         codes = nearest(latents, params["embedding"])
-        counts = occurrences(codes, self.codebook_size)
         totals = jnp.zeros_like(codebook["sums"]).at[codes].add(latents)
-        sizes = self.decay * codebook["sizes"] + (1 - self.decay) * counts
-        sums = self.decay * codebook["sums"] + (1 - self.decay) * totals
+        sizes = ema(codebook["sizes"], occurrences(codes, len(totals)), self.decay)
+        sums = ema(codebook["sums"], totals, self.decay)
         embedding = sums / smoothed(sizes, self.epsilon)[:, None]
-        renewed = {**codebook, "sizes": sizes, "sums": sums}
-        return {**params, "embedding": embedding}, renewed
+        codebook = {**codebook, "sizes": sizes, "sums": sums}
+        return {**params, "embedding": embedding}, codebook
 
 
 @strict
@@ -206,6 +203,11 @@ def codebook_loss(*, z, q, beta: float, legacy: bool) -> jax.Array:
     if legacy:
         return beta * codebook + commitment
     return codebook + beta * commitment
+
+
+def ema(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
+    """decay * average + (1 - decay) * value."""
+    return decay * average + (1 - decay) * value
 
 
 def smoothed(sizes: jax.Array, epsilon: float) -> jax.Array:
