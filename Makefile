@@ -9,7 +9,7 @@ ACTIVE := $(wildcard $(addsuffix /bin/python,$(VIRTUAL_ENV) $(CONDA_PREFIX)))
 RUN := $(firstword $(ACTIVE) .venv/bin/python)
 INSTALLED := $(RUN:%/bin/python=%/taming_jax-installed.txt)
 
-.PHONY: demo test test-long faults lint format clean
+.PHONY: demo test test-long faults fuzz lint format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m taming_jax demo
@@ -22,6 +22,9 @@ test-long: $(INSTALLED)
 
 faults: $(INSTALLED)
 	$(RUN) tests/faults
+
+fuzz: $(INSTALLED)
+	$(RUN) tests/fuzz
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check

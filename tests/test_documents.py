@@ -17,8 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from golden import golden
+from published import published_perceptual
 
 from taming_jax import cli
+from taming_jax.interop.names import PERCEPTUAL
+from taming_jax.interop.perceptual import HEADS, VGG16
+from taming_jax.interop.torch_files import write_torch
 from taming_jax.metrics import judge
 from taming_jax.pictures import write_png
 
@@ -31,6 +36,8 @@ LEFT_OUT = {
     "make test": "is what runs this test",
     "make faults": "takes an hour; tests/faults does each of them three times",
     "python tests/faults": "is what `make faults` runs",
+    "make fuzz": "takes a minute; tests/fuzz reads a thousand",
+    "python tests/fuzz": "is what `make fuzz` runs",
     "make lint": "is what tests/test_setup.py runs",
     "pip install": "changes the environment; tests/test_setup.py sees what it brings",
     "pip list": "belongs to the line after it",
@@ -60,6 +67,7 @@ OF_CARD = {
     "shapes": ({"train": 64, "val": 16}, {"channels": 8}),
     "custom": ({"image_size": 64}, SHALLOW),
     "imagenet": ({"image_size": 32}, SHALLOW),
+    "finetune": ({"image_size": 16}, {}),
 }
 
 
@@ -98,7 +106,10 @@ MARKED = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A directory with the cards in it, and DIR: three classes, eight pictures each."""
+    """A directory with the cards in it, and DIR: three classes, eight pictures each.
+
+    And small stand-ins for what others publish, by the names that they have there.
+    """
     place = tmp_path_factory.mktemp("documents")
     for name in ("configs", "launch", "train_vqgan.py", "train_prior.py"):
         (place / name).symlink_to(ROOT / name)
@@ -107,6 +118,11 @@ def place(tmp_path_factory):
         for i in range(8):
             picture = draw(0, 256, (20, 24, 3)).astype(np.uint8)
             write_png(place / f"DIR/{part}/n0000000{kind}/{i}.png", picture)
+    for kind in ("ckpt", "yaml"):
+        (place / f"vqgan.{kind}").symlink_to(ROOT / f"tests/golden/13_vqmodel.{kind}")
+    vgg, heads = published_perceptual(golden("07_lpips").variables(PERCEPTUAL))
+    write_torch(place / VGG16.name, vgg)
+    write_torch(place / HEADS.name, heads)
     return place
 
 
