@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import golden, vqgan_fields
+from golden import golden, gpt_fields, vqgan_fields
 from numpy.testing import assert_array_equal
 
 from taming_jax.interop.names import (
@@ -14,11 +14,13 @@ from taming_jax.interop.names import (
     DISCRIMINATOR_ACTNORM,
     EMA_QUANTIZER,
     GENERATOR,
+    GPT,
     GUMBEL_QUANTIZER,
 )
 from taming_jax.interop.tables import to_theirs
 from taming_jax.models.discriminator import Discriminator
 from taming_jax.models.quantizers import EMA, Gumbel
+from taming_jax.models.transformer import Transformer
 from taming_jax.models.vqgan import VQGAN
 
 CONFIG = golden("14_init_statistics").config["modules"]
@@ -52,15 +54,21 @@ def ema():
     return {name.removeprefix("embedding."): array for name, array in named.items()}
 
 
-def fresh(module, shape):
+def gpt():
+    module = Transformer(**gpt_fields(CONFIG["GPT"]["params"]))
+    return to_theirs(GPT, fresh(module, (1, 1), jnp.int32)["params"])
+
+
+def fresh(module, shape, dtype=jnp.float32):
     init = partial(module.init, train=False)
-    return jax.jit(init)(jax.random.key(0), jnp.zeros(shape))
+    return jax.jit(init)(jax.random.key(0), jnp.zeros(shape, dtype))
 
 
 MAKERS = {
     "VQModel": vqgan,
     "GumbelQuantize": gumbel,
     "EmbeddingEMA": ema,
+    "GPT": gpt,
     "NLayerDiscriminator_batchnorm": partial(
         discriminator, "NLayerDiscriminator_batchnorm", "batch", DISCRIMINATOR
     ),
