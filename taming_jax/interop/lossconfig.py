@@ -35,6 +35,7 @@ _TARGETS = {
     "VQLPIPSWithDiscriminator": _OF_PICTURES,
     "DummyLoss": {},
     "Identity": {},
+    "BCELoss": {},
     "BCELossWithQuant": {"codebook_weight"},
 }
 
@@ -52,9 +53,13 @@ def from_lossconfig(node: Mapping[str, Any] | None, *, classes: bool) -> dict[st
     """
     node = node or {"target": "DummyLoss"}
     target = str(node.get("target")).rpartition(".")[2]
-    known = choose("lossconfig", "target", target, _TARGETS)
-    params = dict(node.get("params") or {})
-    check_keys(f"{target}'s params", params, known)
+    if target not in _TARGETS:
+        raise ValueError(
+            f"lossconfig's target is {node.get('target')!r}; known are "
+            f"{', '.join(_TARGETS)}: without its lossconfig the model can be converted"
+        )
+    params = node.get("params") or {}
+    check_keys(f"{target}'s params", params, _TARGETS[target])
     for key, value in _FIXED.items():
         if params.get(key, value) != value:
             raise ValueError(
@@ -92,7 +97,9 @@ def to_lossconfig(section: Mapping[str, Any], *, discriminator: bool) -> dict[st
     return {"target": target, "params": params}
 
 
-def check_keys(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
+def check_keys(owner: str, given: Any, known: Iterable[str]) -> None:
     """Raises ValueError for a key that is not known, and says which are."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{owner}: {given!r} is no mapping of keys to values")
     for key in given:
         choose(owner, "key", key, dict.fromkeys(sorted(known)))

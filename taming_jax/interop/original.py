@@ -61,6 +61,7 @@ def from_original(node: Mapping[str, Any]) -> Tokenizer:
     owner = f"{target}'s params"
     check_keys(owner, params, (*_NEEDED, *_UNUSED, *TARGETS[target]))
     _check_all_there(owner, params, _NEEDED)
+    _check_numbers(owner, params, ("embed_dim", "n_embed"))
     model = {
         "encoder": _half(params["ddconfig"], "encoder"),
         "decoder": _half(params["ddconfig"], "decoder"),
@@ -131,6 +132,9 @@ _OPTIONS = {"dropout": 0.0, "resamp_with_conv": True, "give_pre_end": False}
 _FIXED = {"double_z": False, "attn_type": "vanilla", "tanh_out": False,
           "use_linear_attn": False}  # fmt: skip
 
+_NUMBERS = ("ch", "resolution", "z_channels", *_ENDS)
+_LISTS = ("ch_mult", "attn_resolutions")
+
 # Every target's params, and those that say nothing of the model.
 _NEEDED = ("ddconfig", "embed_dim", "n_embed")
 _UNUSED = ("ckpt_path", "colorize_nlabels", "ignore_keys", "image_key", "lossconfig",
@@ -159,6 +163,8 @@ def _half(ddconfig: Mapping[str, Any], half: str) -> dict[str, Any]:
             )
     ddconfig = {**_OPTIONS, **ddconfig}
     _check_all_there("ddconfig", ddconfig, (*_BACKBONE, *_ENDS))
+    _check_numbers("ddconfig", ddconfig, _NUMBERS)
+    _check_numbers("ddconfig", ddconfig, _LISTS, listed=True)
     blocks = ddconfig["num_res_blocks"]
     if half == "encoder":
         own = {"blocks": blocks, "image_channels": ddconfig["in_channels"]}
@@ -219,6 +225,17 @@ def _check_all_there(owner: str, given: Mapping[str, Any], needed) -> None:
         raise ValueError(
             f"{owner} do not say {', '.join(missing)}: is this the whole configuration?"
         )
+
+
+def _check_numbers(owner: str, given: Mapping[str, Any], keys, listed=False) -> None:
+    """Raises ValueError for what is no whole number, or no list of these."""
+    for key in keys:
+        value = given[key]
+        numbers = value if listed and isinstance(value, list | tuple) else [value]
+        fits = all(type(number) is int and number >= 0 for number in numbers)
+        if not fits or (listed and numbers is not value):
+            kind = "a list of whole numbers" if listed else "a whole number"
+            raise ValueError(f"{owner}: {key} is {value!r}; it takes {kind}")
 
 
 # What changes no result of the trained model.

@@ -107,7 +107,9 @@ def model(target=None, ddconfig=None, lossconfig=None, **changes):
     node["params"] |= changes
     node["params"]["ddconfig"] |= ddconfig or {}
     params = node["params"]["lossconfig"]["params"]
-    if lossconfig:
+    if isinstance(lossconfig, str):
+        node["params"]["lossconfig"] = {"target": lossconfig}
+    elif lossconfig:
         params.pop("disc_start"), params.pop("disc_weight"), params.pop("disc_ndf")
         params |= lossconfig
     return config
@@ -150,6 +152,20 @@ def model(target=None, ddconfig=None, lossconfig=None, **changes):
             r"disc_conditional=True; known ",
         ),
         (model(lossconfig={"disc_wait": 1}), r"has no key 'disc_wait'; did you mean"),
+        (
+            model(ddconfig={"ch": "x"}),
+            r"ddconfig: ch is 'x'; it takes a whole number",
+        ),
+        (
+            model(ddconfig={"ch_mult": 3}),
+            r"ch_mult is 3; it takes a list of whole numbe",
+        ),
+        (model(n_embed=-1), r"params: n_embed is -1; it takes a whole number"),
+        (
+            model(lossconfig="none"),
+            r"lossconfig's target is 'none'; known are VQLPIPSWi",
+        ),
+        ({"vq": 3}, r"vq: 3 is no mapping of keys to values"),
         ({"vq": {"chmult": 1}}, r"vq has no key 'chmult'; did you mean 'ch_mult'\?"),
         ({"gpt": {}}, r"of a transformer only its tokenizer can be converted so far"),
         (

@@ -77,3 +77,12 @@ def test_every_known_model_has_one(name, tmp_path):
     assert further["vqgan"]["model"] == plain(recipe["vqgan"]["model"])
     for config in (recipe, further):
         assert VQGANRecipe.from_config(config["vqgan"]).run.steps
+
+
+def test_a_condition_s_tokenizer_has_its_section(tmp_path):
+    recipe = published(read(FOLDER / "13_net2net.yaml"))
+    write_card(tmp_path / "card.py", recipe, {"vqgan": [], "condition_vqgan": []})
+    further = plain(card(tmp_path))
+    for config in (recipe, further):
+        condition = VQGANRecipe.from_config(config["condition_vqgan"])
+        assert condition.input == ("depth", True)
