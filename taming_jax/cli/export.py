@@ -1,10 +1,10 @@
 """The averaged weights of a run, small enough to be passed on.
 
-OUTPUT/vqgan and OUTPUT/prior, as far as the run has them: what load_vqgan, load_prior
-and every --model take, without optimizers and discriminator. Weights are rounded to
---dtype, except the quantizer's, on which the codes depend most. The card in each
-config.json has this command, the version and, where `evaluate` measured these very
-weights, its figures. OUTPUT must be new or empty.
+OUTPUT/vqgan, OUTPUT/condition_vqgan and OUTPUT/prior, as far as the run has them: what
+load_vqgan, load_prior and every --model take, without optimizers and discriminator.
+Weights are rounded to --dtype, except the quantizer's, on which the codes depend most.
+The card in each config.json has this command, the version and, where `evaluate`
+measured these very weights, its figures. OUTPUT must be new or empty.
 """
 
 import argparse
@@ -47,14 +47,19 @@ def _models(workdir: str):
     """The stages of a run; the tokenizer of its prior may be from elsewhere."""
     from taming_jax import stored
 
+    conditions = []
+    if stored.is_there(workdir, "condition_vqgan"):
+        conditions.append(stored.read(workdir, "condition_vqgan"))
     if not stored.is_there(workdir, "prior"):
-        return [stored.read(workdir, "vqgan")]
+        if conditions and not stored.is_there(workdir, "vqgan"):
+            return conditions
+        return [stored.read(workdir, "vqgan"), *conditions]
     prior = stored.read(workdir, "prior")
     settings = prior.config["prior"]
     tokenizer = stored.read(settings.get("tokenizer") or workdir, "vqgan")
     config = {**prior.config, "prior": {**settings, "tokenizer": None}}  # it is beside
     record = {**prior.record, "config": config}
-    return [tokenizer, dataclasses.replace(prior, record=record)]
+    return [tokenizer, *conditions, dataclasses.replace(prior, record=record)]
 
 
 def _card(args: argparse.Namespace, model) -> dict:

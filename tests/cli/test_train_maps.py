@@ -172,6 +172,15 @@ def test_a_tokenizer_is_found_where_it_is_the_only_one(finished):
         load_vqgan(workdir, stage="vqgan")
 
 
+def test_it_is_exported_with_what_its_classes_are_called(finished, tmp_path):
+    kind, workdir = finished
+    output = tmp_path / "model"
+    assert verb("export", "--workdir", workdir, "--output", output) == 0
+    vqgan, names = load_vqgan(output), ("background", *CLASSES)
+    assert (vqgan.stage, vqgan.fingerprint) == (STAGE, load(workdir).fingerprint)
+    assert vqgan.region_names == (names if kind == "segmentation" else ())
+
+
 def refusal(capsys, card, kind, *flags):
     """The one line that the command ends with."""
     with pytest.raises(SystemExit) as end:
