@@ -140,7 +140,7 @@ class VQGAN(nn.Module):
     @property
     def codebook_size(self) -> int:
         """How many codes there are: codes lie in [0, codebook_size)."""
-        return self._parts()[1].codebook_size
+        return self._parts()[1].size
 
     @property
     def image_channels(self) -> int:

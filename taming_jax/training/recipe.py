@@ -122,7 +122,7 @@ class VQGANLoss:
         dropout = self.perceptual_dropout
         require(self, "perceptual_dropout", 0 <= dropout < 1, "in [0, 1)")
 
-    def resolved(self, steps: int, begun: bool) -> "VQGANLoss":
+    def resolved(self, steps: int, begun: bool = False) -> "VQGANLoss":
         """The same with every start as a step of a run of `steps`.
 
         begun: whether the model begins with weights. Then a discriminator that knows

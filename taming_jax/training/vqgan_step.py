@@ -39,6 +39,9 @@ QUANTIZE, DROPOUT, REVIVE, SECOND_LOOK, PERCEPTUAL = range(5)
 IMAGE_TERMS = ("l1", "l2", "difference", "sharpness", "perceptual")
 CLASS_TERMS = ("cross_entropy",)
 
+# What the discriminator says for the logs.
+JUDGED = ("disc_loss", "logits_real", "logits_fake")
+
 # What still learns once the codes are frozen.
 DECODER_SIDE = ("decoder", "post_quant_conv")
 
@@ -124,7 +127,7 @@ def make_train_step(
                     rngs,
                 )  # fmt: skip
                 disc_grads, stats = says.grads, says.stats
-                metrics["disc_loss"] = says.disc_loss
+                metrics |= {name: getattr(says, name) for name in JUDGED}
             disc_params, disc_opt_state, metrics["disc_grad_norm"] = apply_gradients(
                 disc_optimizer, disc_grads, adversary.opt_state, adversary.params
             )
@@ -181,9 +184,7 @@ def _differentiate(
         "adversarial": says.adversarial,
         "adaptive_weight": adaptive,
         "adversarial_weight": weight,
-        "disc_loss": says.disc_loss,
-        "logits_real": says.logits_real,
-        "logits_fake": says.logits_fake,
+        **{name: getattr(says, name) for name in JUDGED},
         **{f"quantizer_{name}": stat for name, stat in quantized.stats.items()},
     }
     samples = Samples(quantized.codes, quantized.latents)

@@ -40,7 +40,7 @@ STAGES = ("vqgan", "vqgan", "prior")  # of the lives that one process leads
 STEPS = {"vqgan": 80, "prior": 80}
 OFTEN = {"log_every": 1, "image_every": 40, "eval_every": 20, "checkpoint_every": 8}
 DISK = 32  # MB that a life's file system has
-PATIENCE = 120  # seconds until something that should happen has not
+PATIENCE = 600  # seconds until something that should happen has not
 
 
 @dataclasses.dataclass

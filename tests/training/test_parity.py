@@ -98,6 +98,8 @@ def named(state):
         ("adversarial", "g_loss"),
         ("disc_loss", "disc_loss"),
         ("disc_loss", "discloss"),
+        ("logits_real", "logits_real"),
+        ("logits_fake", "logits_fake"),
         ("nll", "nll_loss"),
         ("nll", "rec_loss"),
         ("total", "total_loss"),
