@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.interop import configurations
+from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.interop.known import KNOWN
 from taming_jax.interop.layout import layout
 from taming_jax.interop.tables import to_theirs
-from taming_jax.interop.torch_files import write_torch
 from taming_jax.models.discriminator import Discriminator
 from taming_jax.models.perceptual import STAGES
 from taming_jax.models.vqgan import VQGAN, blank

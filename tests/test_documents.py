@@ -21,9 +21,9 @@ from golden import golden
 from published import published_perceptual
 
 from taming_jax import cli
+from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.interop.names import PERCEPTUAL
 from taming_jax.interop.perceptual import HEADS, VGG16
-from taming_jax.interop.torch_files import write_torch
 from taming_jax.metrics import judge
 from taming_jax.pictures import write_png
 

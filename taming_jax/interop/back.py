@@ -17,13 +17,13 @@ import numpy as np
 from taming_jax import stored
 from taming_jax.files import in_bucket, whole_file
 from taming_jax.interop.actnorm import joined
+from taming_jax.interop.formats.safetensors import write_safetensors
+from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.interop.layout import form_of, layout
 from taming_jax.interop.llamagen import to_llamagen
 from taming_jax.interop.original import to_original
 from taming_jax.interop.perceptual import load_perceptual
-from taming_jax.interop.safetensors import write_safetensors
 from taming_jax.interop.tables import to_theirs
-from taming_jax.interop.torch_files import write_torch
 from taming_jax.models.perceptual import SCALE, SHIFT
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from taming_jax.files import in_bucket, located
-from taming_jax.interop.pickles import Global, Opaque, check_tree
-from taming_jax.interop.safetensors import (
+from taming_jax.interop.formats.pickles import Global, Opaque, check_tree
+from taming_jax.interop.formats.safetensors import (
     is_safetensors,
     read_safetensors,
     write_safetensors,
 )
-from taming_jax.interop.tensors import Tensor
-from taming_jax.interop.torch_files import read_legacy, read_zip, write_torch
+from taming_jax.interop.formats.tensors import Tensor
+from taming_jax.interop.formats.torch_files import read_legacy, read_zip, write_torch
 
 __all__ = [
     "Global",

@@ -9,7 +9,7 @@ of a transformer or of latent diffusion carry their tokenizers along, under a pr
 from collections.abc import Mapping
 from typing import Any
 
-from taming_jax.interop.tensors import Tensor
+from taming_jax.interop.formats.tensors import Tensor
 
 Tensors = Mapping[str, Tensor]
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from taming_jax.interop.formats.tensors import Tensor
 from taming_jax.interop.tables import Table, to_ours, to_theirs
-from taming_jax.interop.tensors import Tensor
 
 _SHOWN = 4  # names of each kind in an error
 

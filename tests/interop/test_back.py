@@ -14,7 +14,7 @@ from taming_jax.files import write_json
 from taming_jax.interop import convert_back, convert_checkpoint
 from taming_jax.interop.checkpoint import open_checkpoint
 from taming_jax.interop.contents import tensors_in
-from taming_jax.interop.torch_files import write_torch
+from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.training.checkpoints import Checkpoints
 
 OF_NO_USE = (*OF_NO_USE, "num_batches_tracked")

@@ -6,13 +6,13 @@ import pytest
 from golden import FOLDER
 from torch_like import Parameter, save_legacy, save_zip
 
-from taming_jax.interop.archives import Writer
 from taming_jax.interop.checkpoint import (
     Tensor,
     open_checkpoint,
     write_safetensors,
     write_torch,
 )
+from taming_jax.interop.formats.archives import Writer
 
 SAVE = pytest.mark.parametrize("save", [save_zip, save_legacy])
 DTYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.int32]

@@ -8,9 +8,9 @@ import yaml
 from golden import FOLDER, OF_NO_USE
 
 from taming_jax.interop.configurations import read
+from taming_jax.interop.formats.tensors import Tensor
 from taming_jax.interop.known import KNOWN
 from taming_jax.interop.parts import find_parts
-from taming_jax.interop.tensors import Tensor
 
 SHAPES = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("shapes/*")}
 CONFIG = FOLDER / "13_vqmodel.yaml"

@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import taming_jax
 from taming_jax import stored
 from taming_jax.interop import convert_checkpoint
+from taming_jax.interop.formats.safetensors import write_safetensors
+from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.interop.perceptual import load_perceptual
-from taming_jax.interop.safetensors import write_safetensors
-from taming_jax.interop.torch_files import write_torch
 from taming_jax.models.discriminator import Discriminator
 from taming_jax.models.perceptual import lpips
 

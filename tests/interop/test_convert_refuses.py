@@ -8,8 +8,8 @@ import yaml
 from golden import FOLDER, golden
 
 from taming_jax.interop import configurations, convert, convert_checkpoint
-from taming_jax.interop.tensors import Tensor
-from taming_jax.interop.torch_files import write_torch
+from taming_jax.interop.formats.tensors import Tensor
+from taming_jax.interop.formats.torch_files import write_torch
 
 CHECKPOINT, CONFIG = FOLDER / "13_vqmodel.ckpt", FOLDER / "13_vqmodel.yaml"
 WEIGHTS = golden("13_vqmodel_ckpt").weights  # by the original's names

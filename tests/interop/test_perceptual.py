@@ -15,6 +15,7 @@ from published import published_perceptual
 
 from taming_jax.interop import perceptual
 from taming_jax.interop.fetch import Published
+from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.interop.names import PERCEPTUAL
 from taming_jax.interop.perceptual import (
     convert_perceptual,
@@ -22,7 +23,6 @@ from taming_jax.interop.perceptual import (
     load_perceptual,
     save_perceptual,
 )
-from taming_jax.interop.torch_files import write_torch
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from golden import FOLDER, golden
 from taming_jax import stored
 from taming_jax.interop import convert_checkpoint
 from taming_jax.interop.configurations import read
+from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.interop.known import KNOWN
 from taming_jax.interop.recipe_cards import published, write_card
-from taming_jax.interop.torch_files import write_torch
 from taming_jax.training.mesh import create_mesh
 from taming_jax.training.recipe import Mesh, VQGANRecipe
 from taming_jax.training.sections import plain

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 import taming_jax
 from taming_jax.interop import convert_checkpoint
-from taming_jax.interop.torch_files import write_torch
+from taming_jax.interop.formats.torch_files import write_torch
 
 CASE = golden("13_vqmodel_ckpt")  # 32 codes
 USED = np.unique(CASE.outputs["indices"])[::-2]

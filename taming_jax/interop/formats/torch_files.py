@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from taming_jax.files import whole_file
-from taming_jax.interop import archives, pickles
-from taming_jax.interop.pickles import Global
-from taming_jax.interop.tensors import DTYPES, Extent, c_order, written
-from taming_jax.interop.torch_calls import CALLS, Storage
+from taming_jax.interop.formats import archives, pickles
+from taming_jax.interop.formats.pickles import Global
+from taming_jax.interop.formats.tensors import DTYPES, Extent, c_order, written
+from taming_jax.interop.formats.torch_calls import CALLS, Storage
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001

@@ -11,7 +11,7 @@ import codecs
 from collections.abc import Callable
 from typing import Any
 
-from taming_jax.interop.machine import (
+from taming_jax.interop.formats.machine import (
     INTEGER_BYTES,
     Global,
     Machine,

@@ -17,8 +17,8 @@ what came out.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from taming_jax.interop.machine import OPCODES, Global, Machine, Opaque
-from taming_jax.interop.opcodes import ACTIONS, STOP
+from taming_jax.interop.formats.machine import OPCODES, Global, Machine, Opaque
+from taming_jax.interop.formats.opcodes import ACTIONS, STOP
 
 __all__ = ["Global", "Opaque", "check_tree", "load"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from taming_jax.files import whole_file
-from taming_jax.interop.tensors import DTYPES, Extent, Tensor, view, written
+from taming_jax.interop.formats.tensors import DTYPES, Extent, Tensor, view, written
 
 HEADER_BYTES = 2**24  # of the largest table: 100,000 tensors
 _LENGTH = struct.Struct("<Q")

@@ -4,7 +4,7 @@ from collections import Counter, OrderedDict, defaultdict
 import pytest
 from torch_like import named, torch_is_there
 
-from taming_jax.interop.pickles import Global, Opaque, check_tree, load
+from taming_jax.interop.formats.pickles import Global, Opaque, check_tree, load
 
 PROTOCOLS = pytest.mark.parametrize("protocol", range(6))
 SHARED = ["shared"]

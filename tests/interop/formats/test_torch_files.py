@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from torch_like import MAGIC, write_zip
 
-from taming_jax.interop import archives
 from taming_jax.interop.checkpoint import Opaque, open_checkpoint, write_torch
+from taming_jax.interop.formats import archives
 
 NUMBERS = np.arange(6, dtype=np.float32)
 UNTYPED = b"(U\x07storagectorch.storage\nUntypedStorage\nU\x010U\x03cpuK\x18tQ"

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from taming_jax.interop.pickles import Global, Opaque
-from taming_jax.interop.tensors import DTYPES, Extent, Tensor, view
+from taming_jax.interop.formats.pickles import Global, Opaque
+from taming_jax.interop.formats.tensors import DTYPES, Extent, Tensor, view
 
 _NUMPY_NUMBER = re.compile(r"[biufc]\d{1,2}")
 
