@@ -7,7 +7,6 @@ do. `DIR` is a small folder of pictures in classes, `OUT` a new directory.
 
 import functools
 import itertools
-import operator
 import re
 import runpy
 import shlex
@@ -56,6 +55,7 @@ FEW = {"steps": 2, "batch_size": 4, "eval_examples": 4, "image_every": 2}
 NARROW = {"width": 8, "layers": 1, "heads": 1, "dtype": "float32", "remat": False}
 SHRUNK = {
     "vqgan": FEW | {"perceptual_weight": 0.0},
+    "condition_vqgan": FEW,
     "vqgan.model": {"dtype": "float32"},
     "vqgan.discriminator": {"channels": 4, "layers": 1},
     "prior": FEW,
@@ -67,6 +67,7 @@ OF_CARD = {
     "shapes": ({"train": 64, "val": 16}, {"channels": 8}),
     "custom": ({"image_size": 64}, SHALLOW),
     "imagenet": ({"image_size": 32}, SHALLOW),
+    "scenes": ({"train": 64, "val": 16}, {}),
     "finetune": ({"image_size": 16}, {}),
 }
 
@@ -93,8 +94,8 @@ def is_left_out(command):
 
 def is_slow(command):
     """Other cards than that of shapes take a minute each to compile."""
-    card = command.startswith("python") and "--config configs/" in command
-    return card and "shapes" not in command
+    card = "--config configs/" in command or "--workdir runs/" in command
+    return command.startswith("python") and card and "shapes" not in command
 
 
 RUN = [command for command in commands() if not is_left_out(command)]
@@ -169,13 +170,20 @@ def execute(command):
         f"--config.{section}.{key}={value}"
         for section, settings in ({"data": data} | SHRUNK | halves).items()
         for key, value in settings.items()
-        if key in operator.attrgetter(section)(card)
+        if key in section_of(card, section)
     ]
     argv, sys.argv = sys.argv, [*command[1:], *shrunk]
     try:
         runpy.run_path(command[1], run_name="__main__")
     finally:
         sys.argv = argv
+
+
+def section_of(card, name):
+    """A section, or one of a section; {} where the card has none."""
+    for part in name.split("."):
+        card = card.get(part, {})
+    return card
 
 
 def launch(command):

@@ -49,7 +49,10 @@ def folder(run, tmp_path):
 def loaded_once(monkeypatch):
     """All copies hold the same weights; `mesh` is left out to compile once."""
     monkeypatch.setattr(
-        taming_jax, "load_vqgan", lambda path, mesh: LOAD(str(path)), raising=False
+        taming_jax,
+        "load_vqgan",
+        lambda path, mesh, stage: LOAD(str(path), stage=stage),
+        raising=False,
     )
 
 
