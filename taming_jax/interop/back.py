@@ -4,7 +4,8 @@
              NAME.yaml                        the configuration that belongs to them
 
 MODEL may have been converted or trained here. Weights are the averaged ones, as
-`load_vqgan` reads them; discriminator and LPIPS are in the file if MODEL has kept them.
+`load_vqgan` reads them; discriminator and LPIPS are in the file if MODEL has kept them,
+and the authors' programs look for them there.
 """
 
 import os
@@ -17,6 +18,7 @@ import numpy as np
 from taming_jax import stored
 from taming_jax.files import in_bucket, whole_file
 from taming_jax.interop.actnorm import joined
+from taming_jax.interop.contents import DISCRIMINATOR
 from taming_jax.interop.formats.safetensors import write_safetensors
 from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.interop.layout import form_of, layout
@@ -44,8 +46,11 @@ def convert_back(model: str | os.PathLike, output: str | os.PathLike) -> None:
     output = _checked(output)
     stage = stored.stage_at(model)
     ours = stored.read(model, stage)
-    judge = stored.read_discriminator(model, stage)
     section = ours.config[stage]
+    fields = section.get("discriminator") or {}
+    judge = stored.read_discriminator(model, stage)
+    if fields.get("norm") == "none":
+        judge = None  # theirs always normalise
     form = form_of(ours.record, section["model"])
     try:
         if form == "llamagen":
@@ -54,15 +59,17 @@ def convert_back(model: str | os.PathLike, output: str | os.PathLike) -> None:
             config = {"model": to_original(section, discriminator=judge is not None)}
     except ValueError as error:
         raise ValueError(f"{model} cannot be handed back: {error}") from error
-    fields = section.get("discriminator") or {}
     tree = {"generator": _generator(ours.variables), **_beside(ours, judge)}
     tensors = to_theirs(layout(section["model"], fields, form), tree)
     tensors |= _constants(section["model"]["quantizer"], form, "perceptual" in tree)
+    content = {"state_dict": tensors, "global_step": ours.step}
+    if form == "llamagen":
+        content = _apart(tensors, ours.step)
+        tensors = content["model"]
     if output.suffix == ".safetensors":
         write_safetensors(output, tensors)
     else:
-        key = "model" if form == "llamagen" else "state_dict"
-        write_torch(output, {key: tensors, "global_step": ours.step})
+        write_torch(output, content)
     _write_yaml(output.with_suffix(".yaml"), config)
 
 
@@ -114,6 +121,18 @@ def _constants(quantizer: Mapping[str, Any], form: str, perceptual: bool) -> dic
             constant = np.float32(colours).reshape(1, 3, 1, 1)
             constants[f"loss.perceptual_loss.scaling_layer.{name}"] = constant
     return constants
+
+
+def _apart(tensors: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """As LlamaGen's files have it: its model takes no tensors but its own."""
+    model = {k: t for k, t in tensors.items() if not k.startswith("loss.")}
+    content = {"model": model, "steps": step}
+    judge = {
+        name.removeprefix(DISCRIMINATOR): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(DISCRIMINATOR)
+    }
+    return content | ({"discriminator": judge} if judge else {})
 
 
 def _write_yaml(path: Path, config: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ read(config) -> {"vqgan": Tokenizer}             a tokenizer's
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ Configuration = str | os.PathLike | Mapping[str, Any]
 
 # Of models that are made on top of a tokenizer, whose weights are in the same file.
 _UPON = ("Net2NetTransformer", "LatentDiffusion")
+_EXPONENTIAL = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _STAGES = {"first_stage_config": "vqgan", "cond_stage_config": "condition_vqgan"}
 
 
@@ -77,7 +79,17 @@ def _named(name: str) -> Mapping[str, Any]:
         raise ValueError(f"{path} is no .yaml: {reason[:200]}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds no mapping: is it a configuration?")
-    return content
+    return _with_numbers(content)
+
+
+def _with_numbers(content: Any) -> Any:
+    """The same with 1e-6 as a number: text in YAML 1.1, but not to the original."""
+    if isinstance(content, Mapping):
+        return {key: _with_numbers(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_with_numbers(value) for value in content]
+    number = isinstance(content, str) and _EXPONENTIAL.fullmatch(content)
+    return float(content) if number else content
 
 
 def _beneath(node: Mapping[str, Any]) -> dict[str, Tokenizer]:

@@ -2,8 +2,9 @@
 
     content --tensors_in--> {name: Tensor}, step --of_stage--> the names of one model
 
-A file has its tensors under a key such as "state_dict", or nothing else at all; those
-of a transformer or of latent diffusion carry their tokenizers along, under a prefix.
+A file has its tensors under a key such as "state_dict", or nothing else at all;
+LlamaGen's have the discriminator under a key of its own. Those of a transformer or of
+latent diffusion carry their tokenizers along, under a prefix.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,9 @@ _STEPS = ("global_step", "steps", "step")
 _WRAPPERS = ("module.", "_orig_mod.")
 # What a tokenizer's names begin with in the file of a model that is made on top of it.
 PREFIXES = {"vqgan": "first_stage_model.", "condition_vqgan": "cond_stage_model."}
+DISCRIMINATOR = "loss.discriminator."
 _AVERAGED = "model_ema."
+_FIRST_OF_PATCHES = "main.0.weight"  # of the discriminator that looks at patches
 
 
 def tensors_in(content: Any) -> tuple[Tensors, int]:
@@ -39,6 +42,9 @@ def tensors_in(content: Any) -> tuple[Tensors, int]:
     for wrapper in _WRAPPERS:
         if all(name.startswith(wrapper) for name in found):
             found = {name.removeprefix(wrapper): found[name] for name in found}
+    judge = _found(content.get("discriminator"))
+    if _FIRST_OF_PATCHES in judge:  # LlamaGen has another kind too
+        found = {**found, **{DISCRIMINATOR + name: judge[name] for name in judge}}
     steps = [content.get(key) for key in _STEPS]
     return found, next((step for step in steps if type(step) is int), 0)
 

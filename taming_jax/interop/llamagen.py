@@ -37,9 +37,13 @@ _ALIASES = {
 }
 # Of its training, or only said in reports of it.
 _IGNORED = ("code_margin", "codebook_show_usage", "dropout_p", "entropy_loss_ratio")
+# What the original may choose and LlamaGen does not.
+_FIXED = {"in_channels": 3, "out_ch": 3, "resamp_with_conv": True,
+          "give_pre_end": False}  # fmt: skip
 _RESOLUTION = 256  # of the pictures that both were published for
 # What both were trained by, and at which rate for 128 pictures.
-_LOSS = {
+_TRAINED = {
+    "optimizer": {"b1": 0.9, "b2": 0.95, "clip": 1.0},
     "l1_weight": 0.0,
     "l2_weight": 1.0,
     "perceptual_weight": 1.0,
@@ -69,8 +73,7 @@ def from_llamagen(arguments: Mapping[str, Any]) -> Tokenizer:
         "attn_resolutions": [_coarsest(_RESOLUTION, given["ch_mult"])],
         "resolution": _RESOLUTION,
         "z_channels": given["z_channels"],
-        "in_channels": 3,
-        "out_ch": 3,
+        **_FIXED,
     }
     params = {
         "ddconfig": ddconfig,
@@ -80,7 +83,7 @@ def from_llamagen(arguments: Mapping[str, Any]) -> Tokenizer:
     model = from_original({"target": "VQModel", "params": params}).model
     quantizer = {**model["quantizer"], "beta": given["beta"], "legacy": False}
     quantizer["normalize"] = given["l2_norm"]
-    return Tokenizer({**model, "quantizer": quantizer}, _LOSS, "llamagen", _RATE)
+    return Tokenizer({**model, "quantizer": quantizer}, _TRAINED, "llamagen", _RATE)
 
 
 def to_llamagen(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +94,11 @@ def to_llamagen(section: Mapping[str, Any]) -> dict[str, Any]:
     """
     params = to_original(section, discriminator=False)["params"]
     ddconfig, quantizer = params["ddconfig"], section["model"]["quantizer"]
+    for key, value in _FIXED.items():
+        if ddconfig[key] != value:
+            raise ValueError(
+                f"the model has {key}={ddconfig[key]!r}; LlamaGen's have {value!r}"
+            )
     coarsest = _coarsest(ddconfig["resolution"], ddconfig["ch_mult"])
     if ddconfig["attn_resolutions"] != [coarsest]:
         raise ValueError(

@@ -66,7 +66,8 @@ def from_original(node: Mapping[str, Any]) -> Tokenizer:
         "encoder": _half(params["ddconfig"], "encoder"),
         "decoder": _half(params["ddconfig"], "decoder"),
         "quantizer": _quantizer(target, params),
-        "classes": target == "VQSegmentationModel",
+        "classes": target == "VQSegmentationModel"
+        or params.get("image_key") == "segmentation",  # as S-FLCKR's was published
     }
     VQGAN(**model)  # or what does not fit is said here
     trained = from_lossconfig(params.get("lossconfig"), classes=model["classes"])
@@ -99,6 +100,7 @@ def to_original(section: Mapping[str, Any], *, discriminator: bool) -> dict[str,
         "out_ch": decoder.image_channels,
         "resamp_with_conv": encoder.resample == "conv",
         "give_pre_end": decoder.give_pre_end,
+        **({} if encoder.middle_attention else {"attn_type": "none"}),
     }
     if not isinstance(encoder.blocks, int):
         raise ValueError(
@@ -110,9 +112,17 @@ def to_original(section: Mapping[str, Any], *, discriminator: bool) -> dict[str,
     target, params = _quantizer_back(model)
     params |= {"ddconfig": ddconfig}
     params |= {"lossconfig": to_lossconfig(section, discriminator=discriminator)}
+    module = "taming.models.vqgan"
+    if not encoder.middle_attention:
+        module = "ldm.models.autoencoder"  # which has but one kind
+        if target != "VQModel":
+            raise ValueError(
+                f"it has middle_attention=False and would be a {target}; without "
+                "attention there is VQModel only, latent diffusion's"
+            )
     return {
         "base_learning_rate": section["learning_rate"] / section["batch_size"],
-        "target": f"taming.models.vqgan.{target}",
+        "target": f"{module}.{target}",
         "params": params,
     }
 
@@ -127,10 +137,11 @@ _BACKBONE = {
     "z_channels": "latent_channels",
 }
 _ENDS = ("num_res_blocks", "in_channels", "out_ch")
-_OPTIONS = {"dropout": 0.0, "resamp_with_conv": True, "give_pre_end": False}
+_OPTIONS = {"dropout": 0.0, "resamp_with_conv": True, "give_pre_end": False,
+            "attn_type": "vanilla"}  # fmt: skip
+_ATTENTION = ("vanilla", "none")  # its type, which latent diffusion chooses
 # What may be said as long as it changes nothing; all but the first latent diffusion's.
-_FIXED = {"double_z": False, "attn_type": "vanilla", "tanh_out": False,
-          "use_linear_attn": False}  # fmt: skip
+_FIXED = {"double_z": False, "tanh_out": False, "use_linear_attn": False}
 
 _NUMBERS = ("ch", "resolution", "z_channels", *_ENDS)
 _LISTS = ("ch_mult", "attn_resolutions")
@@ -162,6 +173,11 @@ def _half(ddconfig: Mapping[str, Any], half: str) -> dict[str, Any]:
                 "this the configuration of another kind of model?"
             )
     ddconfig = {**_OPTIONS, **ddconfig}
+    attention = ddconfig["attn_type"]
+    if attention not in _ATTENTION:
+        raise ValueError(
+            f"ddconfig has attn_type={attention!r}; known: {', '.join(_ATTENTION)}"
+        )
     _check_all_there("ddconfig", ddconfig, (*_BACKBONE, *_ENDS))
     _check_numbers("ddconfig", ddconfig, _NUMBERS)
     _check_numbers("ddconfig", ddconfig, _LISTS, listed=True)
@@ -172,6 +188,8 @@ def _half(ddconfig: Mapping[str, Any], half: str) -> dict[str, Any]:
         own = {"blocks": blocks + 1, "image_channels": ddconfig["out_ch"]}
         own["give_pre_end"] = ddconfig["give_pre_end"]
     fields = {ours: _plain(ddconfig[theirs]) for theirs, ours in _BACKBONE.items()}
+    if attention == "none":
+        fields |= {"attention_resolutions": [], "middle_attention": False}
     resample = "conv" if ddconfig["resamp_with_conv"] else "plain"
     return {**fields, "resample": resample, **own}
 

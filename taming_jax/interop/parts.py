@@ -17,7 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from taming_jax import stored
-from taming_jax.interop.contents import Tensors
+from taming_jax.interop.contents import DISCRIMINATOR, Tensors
 from taming_jax.interop.layout import layout
 from taming_jax.interop.matching import Source, Zeros, match
 from taming_jax.interop.names import PERCEPTUAL
@@ -28,7 +28,6 @@ from taming_jax.models.discriminator import Discriminator
 from taming_jax.models.vqgan import VQGAN, blank
 
 _LPIPS = "loss.perceptual_loss."
-_DISCRIMINATOR = "loss.discriminator."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +95,9 @@ def find_parts(tokenizer: Tokenizer, tensors: Tensors) -> Parts:
     perceptual = {n: t for n, t in tensors.items() if n.startswith(_LPIPS)}
     others = {n: t for n, t in tensors.items() if n not in perceptual}
     judge = {
-        name.removeprefix(_DISCRIMINATOR): tensor
+        name.removeprefix(DISCRIMINATOR): tensor
         for name, tensor in others.items()
-        if name.startswith(_DISCRIMINATOR)
+        if name.startswith(DISCRIMINATOR)
     }
     expected = {"generator": _variables(tokenizer.model)}
     if judge:

@@ -92,7 +92,8 @@ class _Code(str):
 
 def _section(tokenizer: Tokenizer) -> dict[str, Any]:
     images = {} if tokenizer.model["classes"] else _OF_IMAGES
-    trained = dict(tokenizer.trained)
+    trained = {"optimizer": {"b1": 0.5, "b2": 0.9}, **tokenizer.trained}
+    optimizer = trained.pop("optimizer")
     start, rate = trained.get("disc_start", 0), tokenizer.rate * _BATCH_SIZE
     return {
         "model": {**tokenizer.model, "dtype": "float32", "remat": False},
@@ -105,7 +106,7 @@ def _section(tokenizer: Tokenizer) -> dict[str, Any]:
         "adversarial_ramp": 0,
         "learning_rate": rate,
         "disc_learning_rate": rate,
-        "optimizer": {"b1": 0.5, "b2": 0.9},
+        "optimizer": optimizer,
         "ema_decay": 0.999,
         "steps": 1_000_000,
         "batch_size": _BATCH_SIZE,

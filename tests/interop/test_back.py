@@ -51,6 +51,20 @@ def test_llamagens_model_comes_back(tmp_path):
     assert config == arguments
 
 
+def test_llamagens_discriminator_goes_where_its_programs_look(tmp_path):
+    """Their model takes no tensors but its own."""
+    weights, arguments = llamagens()
+    judge = golden("06_discriminator_batchnorm").weights
+    content = {"model": weights, "discriminator": judge, "steps": 7}
+    write_torch(tmp_path / "vq.pt", content)
+    convert_checkpoint(tmp_path / "vq.pt", {"vq": arguments}, tmp_path / "ours")
+    convert_back(tmp_path / "ours", tmp_path / "theirs.pt")
+    back = open_checkpoint(tmp_path / "theirs.pt")
+    assert back["steps"] == 7
+    assert not [name for name in back["model"] if name.startswith("loss.")]
+    assert_same(back["discriminator"], judge)
+
+
 def kinds():
     """(the original's class, its params, weights) of what else it has."""
     plain, gumbel, classes = (
@@ -63,6 +77,10 @@ def kinds():
     acts = golden("06_discriminator_actnorm").weights
     against = {f"loss.discriminator.{name}": array for name, array in acts.items()}
     used = {"quantize.used": np.array([3, 1, 7])}
+    alone = {k: v for k, v in plain.weights.items() if ".attn" not in k}
+    ddconfig = plain.config["params"]["ddconfig"] | {"attn_type": "none"}
+    without = plain.config["params"] | {"ddconfig": ddconfig}
+    yield "VQModel", without, alone
     params = plain.config["params"]
     yield "VQModel", params, plain.weights | used
     yield "VQModel", params, plain.weights | against
@@ -115,7 +133,7 @@ def test_a_run_is_handed_back_with_its_discriminator(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("back.ckpt", r"handed back: Encoder has middle_attention=False; the"),
+        ("back.ckpt", r"handed back: Encoder has patch_size=2; the"),
         ("back.h5", r"back\.h5 should end in \.ckpt, \.pt, \.pth, \.safetensors: "),
         ("mine.ckpt", r"mine\.ckpt exists; nothing is overwritten"),
         ("mine.pt", r"mine\.yaml exists; nothing is overwritten"),

@@ -72,6 +72,30 @@ def test_latent_diffusions_tokenizer_is_found_beneath_it():
     assert read(upon) == {"vqgan": read(CONFIG)["vqgan"]}
 
 
+@pytest.mark.parametrize("target", ["VQModel", "VQSegmentationModel"])
+def test_class_maps_are_known_by_their_key(target):
+    """The one of S-FLCKR is a VQModel, and says so beneath its transformer only."""
+    params = model()["model"]["params"] | {"lossconfig": {"target": "DummyLoss"}}
+    upon = {
+        "target": "taming.models.cond_transformer.Net2NetTransformer",
+        "params": {
+            "cond_stage_key": "segmentation",
+            "first_stage_config": model()["model"],
+            "cond_stage_config": {"target": target, "params": params},
+        },
+    }
+    assert read(upon)["condition_vqgan"].model["classes"]
+
+
+def test_a_yaml_may_write_numbers_as_the_originals_reader_takes_them(tmp_path):
+    """Without a point; YAML 1.1 takes such for text."""
+    path = tmp_path / "model.yaml"
+    whole = CONFIG.read_text()
+    path.write_text(whole.replace("disc_weight: 0.8", "disc_weight: 8e-1"))
+    assert path.read_text() != whole
+    assert read(path) == read(CONFIG)
+
+
 def test_options_reach_the_model():
     options = {"resamp_with_conv": False, "dropout": 0.25, "give_pre_end": True}
     fields = read(model(ddconfig=options))["vqgan"].model
@@ -143,7 +167,7 @@ def model(target=None, ddconfig=None, lossconfig=None, **changes):
         ),
         (
             model(ddconfig={"attn_type": "linear"}),
-            r"has attn_type='linear'; tokenizers",
+            r"has attn_type='linear'; known: vanilla, none",
         ),
         (model(ddconfig={"ch": 33}), r"a level of 33 channels, which norm_groups=32"),
         (model(ddconfig={"out_ch": 4}), r"image_channels is 3, the decoder's 4"),
