@@ -10,8 +10,10 @@ Names and shapes are compared before anything is read; then one tensor after ano
 goes from the file into OUTPUT, which is there whole or not at all.
 """
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,8 @@ def convert_checkpoint(
             card = cards[stage] = _card(parts, Path(checkpoint).name, sha256)
             record = {"stage": stage, "step": step, "config": recipe, "card": card}
             source = f"{card['source']}, SHA-256 {sha256}"
-            parts.write(unfinished / stage, record, source=source, dtype=dtype)
+            with _named(checkpoint):
+                parts.write(unfinished / stage, record, source=source, dtype=dtype)
         brought = {stage: parts.names for stage, parts in found.items()}
         write_card(unfinished / "card.py", recipe, brought)
     return cards
@@ -78,15 +81,22 @@ def _found(
     """The parts of each tokenizer in the file, by stage, and the step of training."""
     content = open_checkpoint(checkpoint)
     found = {}
-    try:
+    with _named(checkpoint):
         tensors, step = contents.tensors_in(content)
         for stage, tokenizer in tokenizers.items():
             own = contents.of_stage(tensors, stage)
             if own or stage == "vqgan":
                 found[stage] = parts_of(with_used_codes(tokenizer, own), own)
+    return found, step
+
+
+@contextlib.contextmanager
+def _named(checkpoint: str | os.PathLike) -> Iterator[None]:
+    """What is wrong in the block is said of this file."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from error
-    return found, step
 
 
 def parts_of(tokenizer: Tokenizer, tensors: contents.Tensors) -> Parts:

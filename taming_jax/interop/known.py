@@ -28,13 +28,16 @@ def _tokenizer(
     dim: int,
     *,
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4),
-    attention: tuple[int, ...] = (16,),
+    attention: tuple[int, ...] | None = (16,),
     channels: int = 3,
     name: str = "VQModel",
     loss: Mapping[str, Any],
     **others,
 ) -> dict[str, Any]:
-    """One of the original's: all are for 256 x 256 pixels, and z_channels is dim."""
+    """One of the original's: all are for 256 x 256 pixels, and z_channels is dim.
+
+    attention: the levels that attend, besides the middle; None: nothing does.
+    """
     ddconfig = {
         "double_z": False,
         "z_channels": dim,
@@ -44,9 +47,11 @@ def _tokenizer(
         "ch": 128,
         "ch_mult": multipliers,
         "num_res_blocks": 2,
-        "attn_resolutions": attention,
+        "attn_resolutions": attention or (),
         "dropout": 0.0,
     }
+    if attention is None:
+        ddconfig["attn_type"] = "none"
     params = {"embed_dim": dim, "n_embed": codes, "ddconfig": ddconfig}
     params |= {"lossconfig": loss, **others}
     return {"target": f"taming.models.vqgan.{name}", "params": params}
@@ -120,6 +125,13 @@ _LDM_F4 = _tokenizer(
     attention=(),
     loss=_adversarial(disc_weight=0.75, disc_start=0),
 )
+_LDM_F4_NOATTN = _tokenizer(
+    8_192,
+    3,
+    multipliers=(1, 2, 4),
+    attention=None,
+    loss=_adversarial(disc_weight=0.75, disc_start=11),
+)
 _LDM_F8 = _tokenizer(
     16_384,
     4,
@@ -160,6 +172,9 @@ KNOWN = {
     "coco_cond": Known(_of_classes(183), "maps of 183 classes, COCO-Stuff", _ORIGINAL),
     "ade20k_cond": Known(_of_classes(151), "maps of 151 classes, ADE20K", _ORIGINAL),
     "ldm_vq_f4": Known(_LDM_F4, "OpenImages, 8,192 codes", _DIFFUSION),
+    "ldm_vq_f4_noattn": Known(
+        _LDM_F4_NOATTN, "OpenImages, 8,192 codes, without attention", _DIFFUSION
+    ),
     "ldm_vq_f8": Known(_LDM_F8, "OpenImages, 16,384 codes", _DIFFUSION),
     "ldm_vq_f8_n256": Known(_LDM_F8_256, "OpenImages, 256 codes", _DIFFUSION),
     "ldm_vq_f16": Known(_LDM_F16, "OpenImages, 16,384 codes", _DIFFUSION),

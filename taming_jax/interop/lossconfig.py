@@ -30,6 +30,10 @@ _OF_PICTURES = {
     "disc_factor",
     "use_actnorm",
 }
+_NUMBERS = {
+    theirs for theirs, _, other in (*_LOSS, *_DISCRIMINATOR) if other != "hinge"
+}
+_NUMBERS |= {"disc_factor"}
 # The last names of the targets, and the params that each has.
 _TARGETS = {
     "VQLPIPSWithDiscriminator": _OF_PICTURES,
@@ -52,6 +56,7 @@ def from_lossconfig(node: Mapping[str, Any] | None, *, classes: bool) -> dict[st
       ValueError: for a loss or a key that is not known.
     """
     node = node or {"target": "DummyLoss"}
+    check_keys("lossconfig", node, ("target", "params"))
     target = str(node.get("target")).rpartition(".")[2]
     if target not in _TARGETS:
         raise ValueError(
@@ -64,6 +69,11 @@ def from_lossconfig(node: Mapping[str, Any] | None, *, classes: bool) -> dict[st
         if params.get(key, value) != value:
             raise ValueError(
                 f"{target}'s params have {key}={params[key]!r}; known is {value!r}"
+            )
+    for key, value in params.items():
+        if key in _NUMBERS and type(value) not in (int, float):
+            raise ValueError(
+                f"{target}'s params: {key} is {value!r}; it takes a number"
             )
     if target in ("DummyLoss", "Identity"):
         params = {"disc_weight": 0.8}  # of the published models of pictures

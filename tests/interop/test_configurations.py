@@ -175,6 +175,7 @@ def model(target=None, ddconfig=None, lossconfig=None, **changes):
             model(lossconfig={"disc_conditional": True}),
             r"disc_conditional=True; known ",
         ),
+        (model(lossconfig={"disc_weight": "x"}), r"disc_weight is 'x'; it takes a num"),
         (model(lossconfig={"disc_wait": 1}), r"has no key 'disc_wait'; did you mean"),
         (
             model(ddconfig={"ch": "x"}),
