@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from jax.sharding import AbstractMesh
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax import load_prior
@@ -151,6 +152,12 @@ def test_a_prior_without_its_tokenizer_says_what_is_missing(workdir, tmp_path):
     shutil.copytree(workdir / "prior", tmp_path / "prior")
     with pytest.raises(ValueError, match="vqgan"):
         load_prior(tmp_path)
+
+
+def test_a_mesh_that_splits_heads_is_refused():
+    mesh = AbstractMesh((1, 1, 3), ("data", "fsdp", "tensor"))
+    with pytest.raises(ValueError, match=r"mesh tensor=3 does not divide .* heads=5"):
+        load_prior("shapes", mesh=mesh)
 
 
 def test_the_tokenizer_may_lie_elsewhere(workdir, tmp_path):

@@ -47,8 +47,8 @@ def load_prior(path, dtype=None, mesh=None, *, best: bool = False) -> "Pretraine
       best: the checkpoint of the lowest validation loss instead of the newest.
 
     Raises:
-      ValueError: if there is no trained prior, if its tokenizer is gone, or if that was
-        trained again since.
+      ValueError: if there is no trained prior, if its tokenizer is gone or was trained
+        again since, or if the mesh's `tensor` does not divide its heads.
     """
     model = stored.read(path, "prior", best=best)
     recipe = PriorRecipe.from_config(model.config["prior"])
@@ -59,6 +59,9 @@ def load_prior(path, dtype=None, mesh=None, *, best: bool = False) -> "Pretraine
     vocabulary = Vocabulary(
         facts["codes"], len(facts["class_names"]), recipe.shared_vocabulary
     )
+    module = make_transformer(settings, vocabulary, tuple(facts["grid"]))
+    if mesh is not None:
+        meshes.check_heads(module.heads, mesh)
     vqgan = load_vqgan(
         recipe.tokenizer or model.directory.parent, dtype, mesh, stage="vqgan"
     )
@@ -68,7 +71,7 @@ def load_prior(path, dtype=None, mesh=None, *, best: bool = False) -> "Pretraine
         params = jax.tree.map(lambda array: array.astype(settings["dtype"]), params)
     places = None if mesh is None else meshes.state_shardings(params, mesh)
     return PretrainedPrior(
-        make_transformer(settings, vocabulary, tuple(facts["grid"])),
+        module,
         jax.device_put(params, places),
         vocabulary,
         vqgan=vqgan,
