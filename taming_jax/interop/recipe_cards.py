@@ -20,8 +20,6 @@ _FOLDER = {
     "zoom": 1.0,
     "flip": True,
 }
-# Of other maps than pictures there are only those that are drawn.
-_SCENES = {"name": "scenes", "train": 100_000, "val": 1_000}
 _WIDTH = 60
 _BATCH_SIZE = 12  # of the paper's tokenizers
 _FURTHER = {
@@ -44,12 +42,9 @@ def published(tokenizers: Mapping[str, Tokenizer]) -> dict[str, Any]:
 
     What nobody published, such as the number of steps, is as in configs/imagenet.py.
     """
-    pictures = all("input" not in t.trained for t in tokenizers.values())
-    pictures &= not any(t.model["classes"] for t in tokenizers.values())
-    data = _FOLDER if pictures else _SCENES
     return {
         "seed": 0,
-        "data": {**data, "image_size": tokenizers["vqgan"].resolution},
+        "data": {**_FOLDER, "image_size": tokenizers["vqgan"].resolution},
         **{stage: _section(tokenizer) for stage, tokenizer in tokenizers.items()},
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     }
@@ -68,11 +63,8 @@ def write_card(
     sections = {
         stage: _further(recipe[stage], stage, parts) for stage, parts in brought.items()
     }
-    command = f"{path.name} --workdir W"
-    if recipe["data"]["train"] is None:
-        command += " --config.data.train=DIR"
     text = _CARD.format(
-        command=command,
+        name=path.name,
         seed=recipe["seed"],
         data=_source(recipe["data"], 1),
         sections="\n".join(f"    config.{stage} = _{stage}()" for stage in sections),
@@ -175,11 +167,12 @@ def _source(value: Any, depth: int) -> str:
 
 _CARD = '''"""A published tokenizer, converted, and trained further.
 
-    python train_vqgan.py --config {command}
+    python train_vqgan.py --config {name} --workdir W --config.data.train=DIR
 
-What it begins with lies beside this card; move them together. Low rates, because most
-is known already, and a discriminator that learns before it counts: a new one, or one
-that knows other pictures, would blur what the model can do.
+DIR has pictures, or what else it is a tokenizer of: class maps, depth. What it begins
+with lies beside this card; move them together. Low rates, because most is known
+already, and a discriminator that learns before it counts: a new one, or one that knows
+other pictures, would blur what the model can do.
 """
 
 from pathlib import Path

@@ -74,6 +74,7 @@ def test_every_known_model_has_one(name, tmp_path):
     recipe = published(read(name))
     write_card(tmp_path / "card.py", recipe, {"vqgan": []})
     further = plain(card(tmp_path))
+    assert further["data"]["name"] == "folder"
     assert further["vqgan"]["model"] == plain(recipe["vqgan"]["model"])
     for config in (recipe, further):
         assert VQGANRecipe.from_config(config["vqgan"]).run.steps
