@@ -24,6 +24,11 @@ from taming_jax import stored
 def get_config(model: str = "shapes") -> ConfigDict:
     directory = stored.find(model, "vqgan")
     theirs = json.loads((directory / "config.json").read_text())["config"]
+    if theirs["vqgan"].get("input", "image") != "image":
+        raise ValueError(
+            f"{model} tokenizes maps, and this card is for pictures: train it further "
+            "by a copy of its own card (a converted model brings one) with init_from"
+        )
     config = ConfigDict()
     config.seed = 0
     config.data = dict(
@@ -56,9 +61,9 @@ def _vqgan(theirs: dict, model: str) -> dict:
         perceptual_weight=theirs.get("perceptual_weight", 1.0),
         perceptual_weights=placeholder(str),
         codebook_weight=theirs.get("codebook_weight", 1.0),
-        adversarial_loss="hinge",
+        adversarial_loss=theirs.get("adversarial_loss", "hinge"),
         adversarial_weight=theirs.get("adversarial_weight", 0.8),
-        adaptive_weight=True,
+        adaptive_weight=theirs.get("adaptive_weight", True),
         disc_start=0,
         adversarial_start=2_000,
         adversarial_ramp=2_000,

@@ -35,13 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures, prints a table, writes evaluation.json."""
-    from taming_jax import data, load_prior, load_vqgan, processes
+    from taming_jax import data, load_prior, load_vqgan, processes, stored
     from taming_jax.files import write_json
 
     arguments.start_processes(args)
     path = arguments.model_path(args)
     is_prior = args.stage == "prior"
-    model = load_prior(path) if is_prior else load_vqgan(path, stage=args.stage)
+    # A tokenizer that came alone may be called the other one.
+    stage = args.stage if args.workdir else stored.stage_at(path, args.stage)
+    model = load_prior(path) if is_prior else load_vqgan(path, stage=stage)
     train, held_out = (
         data.open_source(model.config["data"], split) for split in ("train", "val")
     )

@@ -31,6 +31,7 @@ def start_from(path: str | None, state: TrainState, stage: str) -> TrainState:
     if path is None:
         return state
     model = _read(path, state.params, stage)
+    stage = model.stage  # of tokenizers the other kind, where only that is there
     params = _placed(model.variables["params"], state.params)
     state = state.replace(params=params, ema=jax.tree.map(lambda p: p.copy(), params))
     if _shapes(model.variables["codebook"]) == _shapes(state.codebook):
@@ -48,7 +49,7 @@ def check_start(path: str, params: Any, stage: str) -> None:
 
 
 def _read(path: str, params: Any, stage: str) -> stored.Stored:
-    model = stored.read(path, stage)
+    model = stored.read(path, stored.stage_at(path, stage))
     theirs, ours = _shapes(model.variables["params"]), _shapes(params)
     odd = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
     if odd:

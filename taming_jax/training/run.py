@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from taming_jax import data, processes, stored
+from taming_jax import data, processes
 from taming_jax.training import loop, recipe, workdir
 from taming_jax.training.initial import check_start
 from taming_jax.training.mesh import batch_sharding, create_mesh, describe_devices
@@ -70,8 +70,7 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | PurePath) -
     workdir.check_room(stage_dir, _bytes(stage), stage.run.keep_checkpoints)
     beginning = config[stage_name].get("init_from")
     if beginning and not (stage_dir / "config.json").exists():
-        there = stored.stage_at(beginning, stage.name)
-        check_start(beginning, stage.abstract.params, there)
+        check_start(beginning, stage.abstract.params, stage.name)
     with contextlib.ExitStack() as held:
         held.enter_context(workdir.storage_explained(stage_dir))
         if processes.is_first():
