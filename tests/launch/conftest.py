@@ -6,6 +6,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -50,6 +51,8 @@ class Stage:
             cwd=self.repository,
             env=self.environment | variables,
             start_new_session=True,  # its process group is its terminal
+            # A shell keeps what it inherits as ignored: jobs in the background do.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
