@@ -52,7 +52,7 @@ class Stage:
             env=self.environment | variables,
             start_new_session=True,  # its process group is its terminal
             # A shell keeps what it inherits as ignored: jobs in the background do.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509, no thread holds a lock of it
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -64,6 +64,10 @@ class Stage:
         process = self.begin(script, *arguments, **variables)
         printed = process.communicate(timeout=60)
         return subprocess.CompletedProcess(script, process.returncode, *printed)
+
+
+def _hear_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
