@@ -2,6 +2,7 @@
 
     MODEL -> NAME.ckpt or NAME.safetensors    the tensors
              NAME.yaml                        the configuration that belongs to them
+             NAME.npy                         the codes that are used, where not all are
 
 MODEL may have been converted or trained here. Weights are the averaged ones, as
 `load_vqgan` reads them; discriminator and LPIPS are in the file if MODEL has kept them,
@@ -57,11 +58,12 @@ def convert_back(model: str | os.PathLike, output: str | os.PathLike) -> None:
             config = {"vq": to_llamagen(section)}
         else:
             config = {"model": to_original(section, discriminator=judge is not None)}
+        used = _used(section["model"]["quantizer"])
     except ValueError as error:
         raise ValueError(f"{model} cannot be handed back: {error}") from error
     tree = {"generator": _generator(ours.variables), **_beside(ours, judge)}
     tensors = to_theirs(layout(section["model"], fields, form), tree)
-    tensors |= _constants(section["model"]["quantizer"], form, "perceptual" in tree)
+    tensors |= _constants(used, form, "perceptual" in tree)
     content = {"state_dict": tensors, "global_step": ours.step}
     if form == "llamagen":
         content = _apart(tensors, ours.step)
@@ -70,6 +72,10 @@ def convert_back(model: str | os.PathLike, output: str | os.PathLike) -> None:
         write_safetensors(output, tensors)
     else:
         write_torch(output, content)
+    if used is not None:
+        config["model"]["params"]["remap"] = f"{output.stem}.npy"
+        with whole_file(output.with_suffix(".npy")) as file:
+            np.save(file, used)
     _write_yaml(output.with_suffix(".yaml"), config)
 
 
@@ -80,11 +86,22 @@ def _checked(output: str | os.PathLike) -> Path:
     output = Path(output).expanduser()
     if output.suffix not in SUFFIXES:
         raise ValueError(f"{output} should end in {', '.join(SUFFIXES)}: rename it")
-    for path in (output, output.with_suffix(".yaml")):
+    for path in (output, output.with_suffix(".yaml"), output.with_suffix(".npy")):
         if path.exists():
             raise ValueError(f"{path} exists; nothing is overwritten: name another one")
     output.parent.mkdir(parents=True, exist_ok=True)
     return output
+
+
+def _used(quantizer: Mapping[str, Any]) -> np.ndarray | None:
+    """The used codes int64 [n], where the model renumbers them."""
+    if quantizer.get("used") is None:
+        return None
+    if (unknown := quantizer.get("unknown", "random")) != "random":
+        raise ValueError(
+            f"its codes that are not used become {unknown!r}, theirs one of the used"
+        )
+    return np.asarray(quantizer["used"], np.int64)
 
 
 def _generator(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,13 +126,13 @@ def _beside(ours: stored.Stored, judge: Mapping[str, Any] | None) -> dict[str, A
     return parts
 
 
-def _constants(quantizer: Mapping[str, Any], form: str, perceptual: bool) -> dict:
+def _constants(used: np.ndarray | None, form: str, perceptual: bool) -> dict:
     """Tensors that their programs miss where a file does not have them."""
     constants = {}
     if form == "llamagen":
         constants["quantize.codebook_used"] = np.zeros(_LLAMAGENS_COUNTS, np.float32)
-    if quantizer.get("used") is not None:
-        constants["quantize.used"] = np.asarray(quantizer["used"], np.int64)
+    if used is not None:
+        constants["quantize.used"] = used
     if perceptual:
         for name, colours in (("shift", SHIFT), ("scale", SCALE)):
             constant = np.float32(colours).reshape(1, 3, 1, 1)

@@ -108,6 +108,18 @@ def test_every_kind_comes_back_and_can_be_converted_again(
     assert models[0] == models[1]
 
 
+def test_used_codes_are_named_where_the_original_looks_for_them(tmp_path):
+    """In the file, and in a list that its configuration names."""
+    _, params, weights = next(k for k in kinds() if "quantize.used" in k[2])
+    config = {"target": "taming.models.vqgan.VQModel", "params": params}
+    write_torch(tmp_path / "model.ckpt", {"state_dict": weights})
+    convert_checkpoint(tmp_path / "model.ckpt", config, tmp_path / "ours")
+    convert_back(tmp_path / "ours", tmp_path / "theirs.ckpt")
+    said = yaml.safe_load((tmp_path / "theirs.yaml").read_text())
+    assert said["model"]["params"]["remap"] == "theirs.npy"
+    np.testing.assert_array_equal(np.load(tmp_path / "theirs.npy"), [3, 1, 7])
+
+
 def test_a_run_is_handed_back_with_its_discriminator(tmp_path):
     """One that went on from golden 13, as training leaves it."""
     convert_checkpoint(
