@@ -22,3 +22,16 @@ def published_perceptual(params: Mapping) -> tuple[Tensors, Tensors]:
     vgg["classifier.0.weight"] = np.ones((4, 4), np.float32)  # of no use to LPIPS
     heads = {name: array for name, array in theirs.items() if "lin" in name}
     return vgg, heads
+
+
+def actnorm_completed(variables: Mapping) -> dict:
+    """A discriminator's ActNorm as published -> ours: all is in the learned half."""
+    stats = {}
+    for layer, theirs in variables["batch_stats"].items():
+        none = np.zeros_like(variables["params"][layer]["loc"])
+        stats[layer] = {
+            "loc": none,
+            "scale": none.copy(),
+            "seen": np.asarray(theirs["seen"]).astype(bool),
+        }
+    return {**variables, "batch_stats": stats}

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from golden import OF_NO_USE, golden, nhwc, vqgan_fields
 from numpy.testing import assert_allclose
+from published import actnorm_completed
 
 from taming_jax import losses
-from taming_jax.interop import actnorm
+from taming_jax.interop.actnorm import joined
 from taming_jax.interop.names import (
     DISCRIMINATOR,
     DISCRIMINATOR_ACTNORM,
@@ -162,7 +163,7 @@ def alone(variant):
     )
     disc = ALONE.variables(table_of(variant), f"{variant}/discriminator.")
     if fields["use_actnorm"]:
-        disc = actnorm.completed(disc)
+        disc = actnorm_completed(disc)
 
     def generate(kernel):
         return tanh_of_convolution(kernel), ALONE.inputs["qloss"].mean()
@@ -199,7 +200,7 @@ def test_every_variant_of_the_loss_equals_the_originals(variant, when):
     logs, by_kernel, by_disc, _ = first
     table, after = table_of(variant), alone(variant)[-1] | {"batch_stats": stats}
     if table is DISCRIMINATOR_ACTNORM:
-        after = actnorm.joined(after)
+        after = joined(after)
     ours = {
         "opt0/loss": logs["total_loss"],
         **under("opt0/log/train/", logs),

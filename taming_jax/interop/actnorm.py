@@ -3,9 +3,8 @@
     theirs  loc, scale                                         initialized
     ours    loc, scale, learned + loc, scale of the first batch    seen
 
-A tree of names (`DISCRIMINATOR_ACTNORM`) has what is theirs. `completed` makes it ours,
-with nothing in the second half; `joined` is the way back, by which the halves are
-added. Both take and give {"params": {layer: ...}, "batch_stats": {layer: ...}}.
+A tree of names (`DISCRIMINATOR_ACTNORM`) has what is theirs. Here it becomes the
+learned half, and the other one is zero; on the way back the halves are added.
 """
 
 from collections.abc import Mapping
@@ -13,21 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 
 
-def completed(variables: Mapping) -> dict:
-    """Theirs -> ours: all of it is in the learned half."""
-    stats = {}
-    for layer, theirs in variables["batch_stats"].items():
-        none = np.zeros_like(variables["params"][layer]["loc"])
-        stats[layer] = {
-            "loc": none,
-            "scale": none.copy(),
-            "seen": np.asarray(theirs["seen"]).astype(bool),
-        }
-    return {**variables, "batch_stats": stats}
-
-
 def joined(variables: Mapping) -> dict:
-    """Ours -> theirs: both halves in one, and whether a first batch was seen."""
+    """Ours -> theirs: both halves in one, and whether a first batch was seen.
+
+    Takes and gives {"params": {layer: ...}, "batch_stats": {layer: ...}}.
+    """
     params, stats = dict(variables["params"]), {}
     for layer, ours in variables["batch_stats"].items():
         params[layer] = {k: params[layer][k] + ours[k] for k in ("loc", "scale")}

@@ -7,8 +7,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 from golden import golden, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
+from published import actnorm_completed
 
-from taming_jax.interop.actnorm import completed, joined
+from taming_jax.interop.actnorm import joined
 from taming_jax.interop.names import DISCRIMINATOR, DISCRIMINATOR_ACTNORM
 from taming_jax.interop.tables import to_theirs
 from taming_jax.losses import DISCRIMINATOR_LOSSES, generator_loss
@@ -25,7 +26,7 @@ def original(name, norm, table):
     params = case.config["params"]
     net = Discriminator(channels=params["ndf"], layers=params["n_layers"], norm=norm)
     variables = case.variables(table)
-    return case, net, completed(variables) if norm == "act" else variables
+    return case, net, actnorm_completed(variables) if norm == "act" else variables
 
 
 def train(case, net, variables, kind):
