@@ -88,8 +88,15 @@ class VQGAN(nn.Module):
         self, images: Images | ClassMaps, *, train: bool = False, step=None
     ) -> Quantized:
         """Images [B,H,W,C] in [-1,1] -> Quantized, its codes int32 [B,h,w]."""
+        return self.quantize(self.latents(images, train=train), train=train, step=step)
+
+    def latents(self, images: Images | ClassMaps, *, train: bool = False) -> jax.Array:
+        """Images [B,H,W,C] -> latents [B,h,w,D] as the quantizer is given them."""
         self.check(images)
-        z = self._quant_conv(self._encoder(self.target(images), train=train))
+        return self._quant_conv(self._encoder(self.target(images), train=train))
+
+    def quantize(self, z: jax.Array, *, train: bool = False, step=None) -> Quantized:
+        """Latents [B,h,w,D] -> Quantized, place by place after training."""
         return self._quantizer(z, train=train, step=step)
 
     def decode(self, codes: Codes) -> Images:
