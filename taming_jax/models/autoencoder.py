@@ -257,8 +257,8 @@ def _average_down(x, conv, _):
     return nn.avg_pool(x, (2, 2), strides=(2, 2))
 
 
-def _fold_down(x, conv, width):
-    return conv(width, size=1)(space_to_depth(x, 2))
+def _fold_down(x, conv, width, size=1):
+    return conv(width, size=size)(space_to_depth(x, 2))
 
 
 def _nearest_up(x, conv, _):
@@ -271,10 +271,20 @@ def _nearest_conv_up(x, conv, _):
     return conv(x.shape[-1])(_nearest_up(x, conv, _))
 
 
-def _unfold_up(x, conv, width):
-    return depth_to_space(conv(4 * width, size=1)(x), 2)
+def _unfold_up(x, conv, width, size=1):
+    return depth_to_space(conv(4 * width, size=size)(x), 2)
 
 
 # (x, constructor of a convolution, width of the next level) -> x at the next level
-DOWNSAMPLE = {"conv": _stride_down, "plain": _average_down, "patch": _fold_down}
-UPSAMPLE = {"conv": _nearest_conv_up, "plain": _nearest_up, "patch": _unfold_up}
+DOWNSAMPLE = {
+    "conv": _stride_down,
+    "plain": _average_down,
+    "patch": _fold_down,
+    "patch_3x3": partial(_fold_down, size=3),
+}
+UPSAMPLE = {
+    "conv": _nearest_conv_up,
+    "plain": _nearest_up,
+    "patch": _unfold_up,
+    "patch_3x3": partial(_unfold_up, size=3),  # as MAGVIT-2 (Yu et al. 2024)
+}

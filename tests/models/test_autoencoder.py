@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -10,7 +11,13 @@ from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
 from taming_jax.interop.names import DECODER, ENCODER
-from taming_jax.models.autoencoder import Decoder, Encoder, Normalise
+from taming_jax.models.autoencoder import (
+    DOWNSAMPLE,
+    UPSAMPLE,
+    Decoder,
+    Encoder,
+    Normalise,
+)
 from taming_jax.models.convolution import Conv
 
 SMALL = {
@@ -71,7 +78,7 @@ def test_what_comes_before_the_end_has_only_the_end_to_go():
     assert_allclose(end(stop(z)), decode(z), rtol=0, atol=1e-5)  # fused otherwise
 
 
-@pytest.mark.parametrize("resample", ["conv", "plain", "patch"])
+@pytest.mark.parametrize("resample", DOWNSAMPLE)
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_incomplete_strides_at_the_border_make_no_place(resample, patch_size):
     encoder = Encoder(**SMALL, resample=resample, patch_size=patch_size)
@@ -79,7 +86,7 @@ def test_incomplete_strides_at_the_border_make_no_place(resample, patch_size):
     assert z == (2, 35 // encoder.stride, 22 // encoder.stride, 4)
 
 
-@pytest.mark.parametrize("resample", ["conv", "plain", "patch"])
+@pytest.mark.parametrize("resample", DOWNSAMPLE)
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_decoder_makes_a_stride_of_pixels_of_every_place(resample, patch_size):
     decoder = Decoder(**SMALL, resample=resample, patch_size=patch_size)
@@ -89,6 +96,33 @@ def test_decoder_makes_a_stride_of_pixels_of_every_place(resample, patch_size):
         3 * decoder.stride,
         3,
     )
+
+
+class Join(nn.Module):
+    """What joins two levels, alone, to 4 channels."""
+
+    join: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        return self.join(x, partial(Conv, name="resample"), 4)
+
+
+@pytest.mark.parametrize(
+    ("join", "rows"),
+    [
+        (DOWNSAMPLE["patch"], [4, 5]),
+        (DOWNSAMPLE["patch_3x3"], [2, 3, 4, 5, 6, 7]),
+        (UPSAMPLE["patch"], [1]),
+        (UPSAMPLE["patch_3x3"], [0, 1, 2]),
+    ],
+)
+def test_patches_see_themselves_and_with_3x3_their_neighbours_too(join, rows):
+    """Rows of the input that a place in the output's row 2 has a gradient by."""
+    x = jnp.zeros((1, 10, 10, 3))
+    variables = Join(join).init(jax.random.key(0), x)
+    gradient = jax.grad(lambda x: Join(join).apply(variables, x)[0, 2, 2].sum())(x)
+    assert jnp.flatnonzero(jnp.abs(gradient).sum((0, 2, 3))).tolist() == rows
 
 
 def test_attention_sits_where_the_nominal_resolution_says():
