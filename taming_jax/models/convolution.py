@@ -22,7 +22,8 @@ class Conv(nn.Module):
 
     Without `padding` an odd `size` at stride 1 keeps height and width. `gain` scales
     the kernel's first values: with 1 signals shrink to a third of their variance in
-    every layer, with sqrt(3) they keep it.
+    every layer, with sqrt(3) they keep it. `through` is what the kernel goes through
+    before it is used; a module that it makes is the convolution's own.
     """
 
     features: int
@@ -32,6 +33,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     gain: float = 1.0
     kernel_init: Callable | None = None
+    through: Callable[[jax.Array], jax.Array] | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -41,6 +43,8 @@ class Conv(nn.Module):
         half = self.size // 2
         draw = self.kernel_init or uniform(bound * self.gain)
         kernel = self.param("kernel", draw, shape)
+        if self.through:
+            kernel = self.through(kernel)
         x = lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),

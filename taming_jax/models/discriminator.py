@@ -6,10 +6,12 @@ Of images made to a condition it may be asked whether they fit it: the condition
 [B,H,W,C'] too, is laid beside them as further channels.
 
 Convolutions of 4 x 4 with a border of 1: `layers` with stride 2, then two with
-stride 1. Statistics of the normalisation are those of the global batch, and those
-kept for evaluation are in the collection "batch_stats", mutable in training.
+stride 1. Statistics of the normalisation are those of the global batch. What is kept
+of them, and of the kernels' norms, is in the collection "batch_stats", mutable in
+training.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -27,16 +29,26 @@ class Discriminator(nn.Module):
 
     channels: width of the first layer; it doubles with each, up to eight times.
     norm: after all layers but the first and the last, see NORMS.
+    blur: taps of the binomial filter that a layer with stride 2 looks through, one of
+        BLURS; 0: none. StyleGAN2's and VQGAN+'s have 4.
+    spectral_norm: divide every kernel by its largest singular value.
     """
 
     channels: int = 64
     layers: int = 3
     norm: str = "batch"
+    blur: int = 0
+    spectral_norm: bool = False
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self):
         super().__post_init__()
         choose("Discriminator", "norm", self.norm, NORMS)
+        if self.blur not in BLURS:
+            allowed = ", ".join(map(str, BLURS))
+            raise ValueError(
+                f"Discriminator has no blur of {self.blur!r} taps; allowed: {allowed}"
+            )
 
     @nn.compact
     def __call__(
@@ -49,16 +61,19 @@ class Discriminator(nn.Module):
             size=4,
             padding=((1, 1), (1, 1)),
             kernel_init=normal(0.02),
+            through=partial(_spectrally, train=train) if self.spectral_norm else None,
             dtype=self.dtype,
         )
         norm = NORMS[self.norm]
 
-        x = conv(self.channels, stride=2, name="conv_0")(images)
+        x = blurred(images, self.blur)
+        x = conv(self.channels, stride=2, name="conv_0")(x)
         x = _leaky_relu(x)
         for n in range(1, self.layers + 1):
             width = self.channels * min(2**n, 8)
             stride = 2 if n < self.layers else 1
             use_bias = norm is not BatchNorm  # which would take it away again
+            x = blurred(x, self.blur if stride == 2 else 0)
             x = conv(width, stride=stride, use_bias=use_bias, name=f"conv_{n}")(x)
             if norm is not None:
                 x = norm(name=f"norm_{n}")(x, train=train)
@@ -70,6 +85,59 @@ class Discriminator(nn.Module):
 def _leaky_relu(x):
     """x where positive, x / 5 elsewhere; the slope at 0 is the lower, as torch's."""
     return jnp.where(x > 0, x, 0.2 * x)
+
+
+def blurred(x: jax.Array, taps: int) -> jax.Array:
+    """Binomial means over taps x taps places: what has no place on half the grid goes.
+
+    The result has x's height and width; beyond the border x goes on as it ends there.
+    Filter, convolution and every second place commute, so that to blur before a stride
+    is to blur after the same convolution without one (Zhang 2019), at a quarter of the
+    cost.
+    """
+    if taps == 0:
+        return x
+    before = (taps - 1) // 2
+    weights = [math.comb(taps - 1, i) / 2 ** (taps - 1) for i in range(taps)]
+    for axis in (1, 2):
+        size = x.shape[axis]
+        border = [(0, 0)] * x.ndim
+        border[axis] = (before, taps - 1 - before)
+        x = jnp.pad(x, border, mode="edge")
+        shifted = (jax.lax.slice_in_dim(x, i, i + size, axis=axis) for i in range(taps))
+        x = sum(weight * part for weight, part in zip(weights, shifted, strict=True))
+    return x
+
+
+def _spectrally(kernel, *, train):
+    return SpectralNorm(name="spectral_norm")(kernel, train=train)
+
+
+class SpectralNorm(nn.Module):
+    """A kernel [..., C, features] divided by its largest singular value, float32.
+
+    As a matrix W it maps what a place sees to features. The value is u W v, followed by
+    power iteration, one round in each training pass, from the u that the last one left
+    (Miyato et al. 2018, algorithm 1).
+    """
+
+    @nn.compact
+    def __call__(self, kernel: jax.Array, *, train: bool) -> jax.Array:
+        multiply = partial(jnp.matmul, precision="highest")
+        w = kernel.reshape(-1, kernel.shape[-1]).T  # [features, size size C]
+        kept = self.variable("batch_stats", "u", lambda: _unit(jnp.ones(len(w))))
+
+        u, fixed = kept.value, jax.lax.stop_gradient(w)
+        v = _unit(multiply(u, fixed))
+        if train:
+            u = _unit(multiply(fixed, v))
+            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                kept.value = u
+        return kernel / multiply(u, multiply(w, v))
+
+
+def _unit(vector):
+    return vector * jax.lax.rsqrt(jnp.square(vector).sum() + 1e-24)
 
 
 class BatchNorm(nn.Module):
@@ -138,3 +206,4 @@ def _moments(x):
 
 
 NORMS = {"batch": BatchNorm, "act": ActNorm, "none": None}
+BLURS = (0, 3, 4)
