@@ -1,7 +1,7 @@
 """What a prior's tokens mean: codes, and what pictures are asked for by.
 
     label -> condition token [B, 1]
-    codes [B, h, w] -> image tokens [B, h * w], row by row
+    codes [B, h, w] -> image tokens [B, h * w], row by row or in another order
     sequence = condition tokens, then image tokens
 
 Codes are the tokens 0..K-1 in every vocabulary; whatever else there is follows them, so
@@ -11,6 +11,7 @@ that "can be drawn" means "is below K".
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 
 from taming_jax.units import Codes, Labels, Tokens
 
@@ -26,8 +27,9 @@ class Vocabulary:
     Attributes:
       codes: K, the size of the tokenizer's codebook.
       classes: C, 0 for an unconditional prior.
-      shared: the paper's: label c is said with token c and there are no others; an
-        unconditional sequence begins with token 0 (Esser et al. 2021, `sos_token`).
+      shared: the paper's: label c is said with token c and there are no others.
+      start: what an unconditional sequence begins with in a shared vocabulary (Esser
+        et al. 2021, `sos_token`).
 
     Raises:
       ValueError: for a shared vocabulary with more classes than codes.
@@ -36,6 +38,7 @@ class Vocabulary:
     codes: int
     classes: int = 0
     shared: bool = False
+    start: int = 0
 
     def __post_init__(self):
         if self.shared and self.classes > self.codes:
@@ -52,7 +55,7 @@ class Vocabulary:
     @property
     def nothing(self) -> int:
         """The token that asks for nothing in particular."""
-        return 0 if self.shared else self.codes + self.classes
+        return self.start if self.shared else self.codes + self.classes
 
     def label_tokens(self, labels: Labels) -> Tokens:
         """Labels [B] in [0, C) -> condition tokens [B, 1]."""
@@ -68,6 +71,14 @@ class Vocabulary:
         return self.no_label(batch) if labels is None else self.label_tokens(labels)
 
 
-def image_tokens(codes: Codes) -> Tokens:
-    """[B, h, w] -> [B, h * w] in raster order."""
-    return codes.reshape(len(codes), -1)
+def image_tokens(codes: Codes, order=None) -> Tokens:
+    """[B, h, w] -> [B, h * w]; in the order of `orders.make_order`, or by rows."""
+    tokens = codes.reshape(len(codes), -1)
+    return tokens if order is None else tokens[:, order]
+
+
+def codes_of(tokens: Tokens, grid: tuple[int, int], order=None) -> Codes:
+    """[B, h * w] -> [B, h, w]: the inverse of `image_tokens`."""
+    if order is not None:
+        tokens = tokens[:, np.argsort(order)]
+    return tokens.reshape(len(tokens), *grid)

@@ -15,7 +15,7 @@ FLOORS = (
     {"compilation", "files", "maps", "pictures", "processes", "soundness", "units"}
     | {"user_cache"},
     {"models"},
-    {"conditions", "losses", "sampling", "stored"},
+    {"conditions", "losses", "orders", "sampling", "stored", "tiling"},
     {"data", "interop", "metrics", "pretrained", "training"},
     {"cli", "__main__"},
 )
