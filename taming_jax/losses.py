@@ -6,6 +6,9 @@
 Nothing here knows of networks or steps. Arguments of one type go by name.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,7 +17,7 @@ from flax import linen as nn
 from taming_jax.models.schedules import ramp
 
 __all__ = [
-    "DISCRIMINATOR_LOSSES",
+    "ADVERSARIAL_LOSSES",
     "adaptive_weight",
     "cross_entropy_loss",
     "difference_loss",
@@ -22,6 +25,9 @@ __all__ = [
     "hinge_loss",
     "l1_loss",
     "l2_loss",
+    "lecam_loss",
+    "non_saturating_loss",
+    "r1_penalty",
     "ramp",
     "sharpness_loss",
     "vanilla_loss",
@@ -65,8 +71,17 @@ def cross_entropy_loss(*, one_hot, logits) -> jax.Array:
 
 
 def generator_loss(fake) -> jax.Array:
-    """-mean D(x_hat), for either loss of the discriminator."""
+    """-mean D(x_hat): it pulls as hard at a patch that passes for real as at any."""
     return -jnp.mean(fake)
+
+
+def non_saturating_loss(fake) -> jax.Array:
+    """mean softplus(-D(x_hat)): little is asked of what passes for real already.
+
+    With the vanilla loss this is the game of Goodfellow et al. 2014, in the form that
+    does not saturate.
+    """
+    return jnp.mean(jax.nn.softplus(-fake))
 
 
 def hinge_loss(*, real, fake) -> jax.Array:
@@ -77,6 +92,27 @@ def hinge_loss(*, real, fake) -> jax.Array:
 def vanilla_loss(*, real, fake) -> jax.Array:
     """(mean softplus(-D(x)) + mean softplus(D(x_hat))) / 2."""
     return 0.5 * (jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake)))
+
+
+def lecam_loss(*, real, fake, past_real, past_fake) -> jax.Array:
+    """mean relu(D(x) - a_fake)^2 + mean relu(a_real - D(x_hat))^2.
+
+    The a are what the discriminator used to say of the other side's pictures, moving
+    averages of its logits' means: it may not run away from them (Tseng et al. 2021,
+    with the relu of its authors' code).
+    """
+    apart_real = jax.nn.relu(real - past_fake)
+    apart_fake = jax.nn.relu(past_real - fake)
+    return jnp.mean(jnp.square(apart_real)) + jnp.mean(jnp.square(apart_fake))
+
+
+def r1_penalty(*, gradient, patches: int) -> jax.Array:
+    """mean |g|^2 / patches, g the gradient of the sum of D(x) by x, for each picture.
+
+    Of one logit per picture it is R1 of Mescheder et al. 2018, without their gamma / 2.
+    Of several it is each one's share, which does not grow with the pictures.
+    """
+    return jnp.mean(jnp.square(gradient).sum((1, 2, 3))) / patches
 
 
 def adaptive_weight(*, nll_gradient, adversarial_gradient) -> jax.Array:
@@ -99,4 +135,15 @@ def _sharpness(images):
     return jnp.sqrt(nn.avg_pool(squares, (4, 4), (2, 2), "SAME") + 1e-5)
 
 
-DISCRIMINATOR_LOSSES = {"hinge": hinge_loss, "vanilla": vanilla_loss}
+class Players(NamedTuple):
+    """What each of the two minimises."""
+
+    discriminator: Callable[..., jax.Array]  # of real and fake, by name
+    generator: Callable[[jax.Array], jax.Array]  # of fake
+
+
+ADVERSARIAL_LOSSES = {
+    "hinge": Players(hinge_loss, generator_loss),
+    "vanilla": Players(vanilla_loss, generator_loss),
+    "non_saturating": Players(vanilla_loss, non_saturating_loss),
+}

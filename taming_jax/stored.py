@@ -184,7 +184,8 @@ def read_discriminator(path: str | PurePath, stage: str) -> dict[str, Any] | Non
     adversary = parts["adversary"]
     if not adversary:
         return None
-    return {"params": adversary["params"], **adversary.get("stats", {})}
+    kept = adversary.get("stats", {}).get("batch_stats")
+    return {"params": adversary["params"], **({"batch_stats": kept} if kept else {})}
 
 
 def score(metrics: Mapping[str, float], best: Best) -> float:

@@ -103,7 +103,7 @@ def generators_half(game, weights, disc, started):
 def discriminators_half(game, weights, disc, stats, started):
     """Its logs, the gradient of its loss, and its statistics afterwards."""
     x_hat, _ = game.generate(weights)
-    kind = losses.DISCRIMINATOR_LOSSES[game.fields["disc_loss"]]
+    kind = losses.ADVERSARIAL_LOSSES[game.fields["disc_loss"]].discriminator
 
     def loss(params):
         real, moved = game.look(params, stats, game.x)

@@ -3,7 +3,8 @@
 Real and generated pictures pass through it apart, as in the original, because its
 batch normalisation must not mix them. Legend: x images, x_hat reconstructions, both
 float32 [B,H,W,C] in [-1,1]; logits float32 [B,h',w',1], high where real; stats the
-running statistics of its normalisation, {} where it has none.
+collections that its modules keep, {} where they keep none, and beside them what its
+regularisation remembers from step to step, as the collection "memory".
 """
 
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 
 from taming_jax import losses
 from taming_jax.models.discriminator import Discriminator
+from taming_jax.training.recipe import VQGANLoss
+from taming_jax.training.state import MEMORY
 
 
 class Judgement(NamedTuple):
@@ -20,79 +23,163 @@ class Judgement(NamedTuple):
 
     adversarial: jax.Array  # the generator's loss
     cotangent: jax.Array  # its gradient by x_hat
-    disc_loss: jax.Array
-    grads: Any  # of disc_loss, by the discriminator's parameters
+    grads: Any  # of all its losses, by the discriminator's parameters
     stats: Any  # afterwards
-    logits_real: jax.Array  # means over the batch
-    logits_fake: jax.Array
+    report: dict[str, jax.Array]  # for the logs: REPORTED
 
 
-def judge(net: Discriminator, kind: str, params, stats, x, x_hat) -> Judgement:
-    """Both players' losses; one pass over the reconstructions serves both."""
+# Its loss without and the terms of its regularisation without their weights; means of
+# its logits; which share of them has the right sign.
+REPORTED = ("disc_loss", "lecam", "r1", "logits_real", "logits_fake", "right_real",
+            "right_fake")  # fmt: skip
+
+
+def judge(
+    net: Discriminator,
+    loss: VQGANLoss,
+    params,
+    stats,
+    x,
+    x_hat,
+    *,
+    penalised: bool = False,
+) -> Judgement:
+    """Both players' losses; one pass over the reconstructions serves both.
+
+    penalised: whether R1 is taken, by a derivative of the pass over the real pictures.
+    """
+    players = losses.ADVERSARIAL_LOSSES[loss.adversarial_loss]
+    see = _see_and_feel if penalised else _see
     fake, pull_fake, stats = jax.vjp(
         lambda p, images: _logits(net, p, stats, images), params, x_hat, has_aux=True
     )
     real, pull_real, stats = jax.vjp(
-        lambda p: _logits(net, p, stats, x), params, has_aux=True
+        lambda p: see(net, p, stats, x), params, has_aux=True
     )
-    adversarial, appeal = jax.value_and_grad(losses.generator_loss)(fake)
-    disc_loss, on = jax.value_and_grad(_disc_loss)({"real": real, "fake": fake}, kind)
-    (grads_real,), (grads_fake, _) = pull_real(on["real"]), pull_fake(on["fake"])
+    real, penalty = real
+    adversarial, appeal = jax.value_and_grad(players.generator)(fake)
+    (_, report), on = jax.value_and_grad(_disc_loss, has_aux=True)(
+        {"real": real, "fake": fake}, loss, stats.get(MEMORY)
+    )
+    r1_weight = jnp.full_like(penalty, loss.r1_weight / 2 * loss.r1_every)
+    (grads_real,), (grads_fake, _) = (
+        pull_real((on["real"], r1_weight)),
+        pull_fake(on["fake"]),
+    )
+    if loss.r1_weight:
+        report["r1"] = penalty if penalised else stats[MEMORY]["r1"]
     return Judgement(
         adversarial=adversarial,
         cotangent=pull_fake(appeal)[1],
-        disc_loss=disc_loss,
         grads=jax.tree.map(jnp.add, grads_real, grads_fake),
         stats=stats,
-        logits_real=real.mean(),
-        logits_fake=fake.mean(),
+        report=report,
     )
 
 
-def judge_generator(net: Discriminator, params, stats, x_hat) -> Judgement:
+def judge_generator(net: Discriminator, loss: VQGANLoss, params, stats, x_hat):
     """The generator's half alone."""
+    players = losses.ADVERSARIAL_LOSSES[loss.adversarial_loss]
 
     def adversarial(x_hat):
         fake, moved = _logits(net, params, stats, x_hat)
-        return losses.generator_loss(fake), (moved, fake.mean())
+        return players.generator(fake), moved
 
-    (loss, (moved, fake)), cotangent = jax.value_and_grad(adversarial, has_aux=True)(
-        x_hat
-    )
+    (value, moved), cotangent = jax.value_and_grad(adversarial, has_aux=True)(x_hat)
     silent = abstain(params, moved, x_hat)
-    return silent._replace(adversarial=loss, cotangent=cotangent, logits_fake=fake)
+    return silent._replace(adversarial=value, cotangent=cotangent)
 
 
 def judge_discriminator(
-    net: Discriminator, kind: str, params, stats, x, x_hat
+    net: Discriminator, loss: VQGANLoss, params, stats, x, x_hat
 ) -> Judgement:
     """The discriminator's half alone: reals first, as in the original."""
 
     def disc_loss(params):
         real, moved = _logits(net, params, stats, x)
         fake, moved = _logits(net, params, moved, x_hat)
-        loss = _disc_loss({"real": real, "fake": fake}, kind)
-        return loss, (moved, real.mean(), fake.mean())
+        value, report = _disc_loss({"real": real, "fake": fake}, loss, None)
+        return value, (moved, report)
 
-    (loss, (moved, real, fake)), grads = jax.value_and_grad(disc_loss, has_aux=True)(
-        params
-    )
-    return abstain(params, moved, x_hat)._replace(
-        disc_loss=loss, grads=grads, logits_real=real, logits_fake=fake
-    )
+    (_, (moved, report)), grads = jax.value_and_grad(disc_loss, has_aux=True)(params)
+    return abstain(params, moved, x_hat)._replace(grads=grads, report=report)
 
 
 def abstain(params, stats, x_hat) -> Judgement:
     """No judgement, as before `disc_start`: zeros, and statistics as they were."""
     zero, grads = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-    return Judgement(zero, jnp.zeros_like(x_hat), zero, grads, stats, zero, zero)
+    report = dict.fromkeys(REPORTED, zero)
+    return Judgement(zero, jnp.zeros_like(x_hat), grads, stats, report)
+
+
+def begin_memory(loss: VQGANLoss) -> dict[str, dict[str, jax.Array]]:
+    """What is remembered at first: {"memory": float32 scalars}, {} if nothing is.
+
+    real, fake: sums of the logits' means, each step's weight lecam_decay times that of
+    the next; weight: the sum of these. So real / weight is a mean from the first step
+    on. r1: the last that was taken, for the logs.
+    """
+    names = ("real", "fake", "weight") if loss.lecam_weight else ()
+    names += ("r1",) if loss.r1_weight else ()
+    return {MEMORY: {name: jnp.zeros(()) for name in names}} if names else {}
+
+
+def remember(loss: VQGANLoss, stats, report: dict[str, jax.Array]) -> Any:
+    """The statistics, with a memory of one step more, which has reported this."""
+    if MEMORY not in stats:
+        return stats
+    memory, decay = dict(stats[MEMORY]), loss.lecam_decay
+    if loss.lecam_weight:
+        now = {"real": report["logits_real"], "fake": report["logits_fake"]}
+        for name, value in (now | {"weight": 1.0}).items():
+            memory[name] = decay * memory[name] + (1 - decay) * value
+    if loss.r1_weight:
+        memory["r1"] = report["r1"]
+    return {**stats, MEMORY: memory}
 
 
 def _logits(net: Discriminator, params, stats, images):
-    return net.apply(
-        {"params": params, **stats}, images, train=True, mutable=list(stats)
+    """Logits, and the statistics afterwards."""
+    kept = {name: stats[name] for name in stats if name != MEMORY}
+    logits, moved = net.apply(
+        {"params": params, **kept}, images, train=True, mutable=list(kept)
     )
+    return logits, {**stats, **moved}
 
 
-def _disc_loss(logits: dict[str, jax.Array], kind: str) -> jax.Array:
-    return losses.DISCRIMINATOR_LOSSES[kind](**logits)
+def _see(net: Discriminator, params, stats, x):
+    """Logits and no penalty; statistics afterwards."""
+    real, moved = _logits(net, params, stats, x)
+    return (real, jnp.zeros(())), moved
+
+
+def _see_and_feel(net: Discriminator, params, stats, x):
+    """Logits, and how steep they are at the pictures; statistics afterwards."""
+    real, pull, moved = jax.vjp(
+        lambda images: _logits(net, params, stats, images), x, has_aux=True
+    )
+    (gradient,) = pull(jnp.ones_like(real))
+    patches = real[0].size
+    return (real, losses.r1_penalty(gradient=gradient, patches=patches)), moved
+
+
+def _disc_loss(logits: dict[str, jax.Array], loss: VQGANLoss, memory):
+    """The discriminator's losses of logits, weighted; and its report."""
+    real, fake = logits["real"], logits["fake"]
+    players = losses.ADVERSARIAL_LOSSES[loss.adversarial_loss]
+    disc_loss, lecam = players.discriminator(real=real, fake=fake), jnp.zeros(())
+    if loss.lecam_weight:
+        begun = memory["weight"] > 0
+        weight = jnp.where(begun, memory["weight"], 1.0)
+        past = {f"past_{name}": memory[name] / weight for name in ("real", "fake")}
+        lecam = jnp.where(begun, losses.lecam_loss(real=real, fake=fake, **past), 0.0)
+    report = {
+        "disc_loss": disc_loss,
+        "lecam": lecam,
+        "r1": jnp.zeros(()),
+        "logits_real": real.mean(),
+        "logits_fake": fake.mean(),
+        "right_real": jnp.mean(real > 0),
+        "right_fake": jnp.mean(fake < 0),
+    }
+    return disc_loss + loss.lecam_weight * lecam, report

@@ -10,7 +10,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from taming_jax import processes, stored
-from taming_jax.training.state import Adversary, TrainState
+from taming_jax.training.state import MEMORY, Adversary, TrainState
 
 
 def start_from(path: str | None, state: TrainState, stage: str) -> TrainState:
@@ -61,8 +61,13 @@ def _read(path: str, params: Any, stage: str) -> stored.Stored:
 
 
 def _adversary(path: str, new: Adversary, stage: str) -> Adversary:
-    """The discriminator at `path`, or the new one; its optimizer is new either way."""
-    ours = {"params": new.params, **new.stats}
+    """The discriminator at `path`, or the new one.
+
+    Its optimizer, and what its regularisation remembers, are new either way.
+    """
+    stats = dict(new.stats)
+    memory = {MEMORY: stats.pop(MEMORY)} if MEMORY in stats else {}
+    ours = {"params": new.params, **stats}
     theirs = stored.read_discriminator(path, stage)
     if theirs is None or _shapes(theirs) != _shapes(ours):
         reason = "brings no discriminator" if theirs is None else "has another one"
@@ -70,7 +75,7 @@ def _adversary(path: str, new: Adversary, stage: str) -> Adversary:
             print(f"init_from={path} {reason}: a new one begins to learn", flush=True)
         return new
     placed = dict(_placed(theirs, ours))
-    return new.replace(params=placed.pop("params"), stats=placed)
+    return new.replace(params=placed.pop("params"), stats=placed | memory)
 
 
 def _placed(arrays: Any, like: Any) -> Any:

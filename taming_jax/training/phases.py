@@ -23,18 +23,23 @@ class Phase(NamedTuple):
 
     judged: the discriminator is asked, and learns.
     frozen: the codes stay as they are; only the decoder's side learns.
+    penalised: the discriminator learns by R1, too, at every `r1_every`th step.
     """
 
     judged: bool
     frozen: bool
+    penalised: bool = False
 
 
 def phase_at(loss: VQGANLoss, step: int) -> Phase:
     """The phase of a step; the original's order asks the discriminator in every one."""
     begun = loss.alternating or step >= loss.disc_start
+    judged = loss.adversarial_weight > 0 and begun
+    turn = (step - loss.disc_start) % loss.r1_every == 0
     return Phase(
-        judged=loss.adversarial_weight > 0 and begun,
+        judged=judged,
         frozen=step >= loss.decoder_only_start,
+        penalised=judged and loss.r1_weight > 0 and turn,
     )
 
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from taming_jax.losses import ADVERSARIAL_LOSSES
 from taming_jax.maps import Input, input_of
 from taming_jax.training.sections import (
     as_step,
@@ -22,7 +23,6 @@ from taming_jax.training.sections import (
 NEVER = 2**31 - 1  # a step that no run reaches
 
 Schedule = Literal["constant", "cosine"]
-AdversarialLoss = Literal["hinge", "vanilla"]
 OnNonfinite = Literal["stop", "skip"]
 Condition = Literal["label", "none"]
 
@@ -102,7 +102,7 @@ class VQGANLoss:
     perceptual_weights: str | None = None  # a file; None: the user's cache
     perceptual_dropout: float = 0.0  # of its features; the original leaves 0.5 on
     codebook_weight: float = 1.0
-    adversarial_loss: AdversarialLoss = "hinge"
+    adversarial_loss: str = "hinge"  # of both players, see losses.ADVERSARIAL_LOSSES
     adversarial_weight: float = 0.8  # 0: no discriminator at all
     adaptive_weight: bool = True
     disc_start: int | float = 0  # from here the discriminator learns
@@ -111,16 +111,42 @@ class VQGANLoss:
     adversarial_ramp: int = 0  # steps to full weight
     decoder_only_start: int | float | None = None  # from here the codes are frozen
     alternating: bool = False  # the original's order: a second forward pass
+    lecam_weight: float = 0.0  # keeps the discriminator near what it used to say
+    lecam_decay: float = 0.999  # of what it used to say, per step
+    r1_weight: float = 0.0  # gamma of R1: keeps it flat at the real pictures
+    r1_every: int = 1  # steps; so many times as heavy when it is its turn
 
     def __post_init__(self):
-        kinds = get_args(AdversarialLoss)
+        kinds = tuple(ADVERSARIAL_LOSSES)
         require(self, "adversarial_loss", self.adversarial_loss in kinds, kinds)
         for name in ("l1_weight", "l2_weight", "difference_weight",
                      "sharpness_weight", "perceptual_weight", "codebook_weight",
-                     "adversarial_weight", "disc_warmup"):  # fmt: skip
+                     "adversarial_weight", "disc_warmup", "lecam_weight",
+                     "r1_weight"):  # fmt: skip
             require(self, name, getattr(self, name) >= 0, "at least 0")
+        require(self, "lecam_decay", 0 <= self.lecam_decay < 1, "in [0, 1)")
+        whole = isinstance(self.r1_every, int) and self.r1_every >= 1
+        require(self, "r1_every", whole, "a whole number of steps, at least 1")
+        self._check_regularisation()
         dropout = self.perceptual_dropout
         require(self, "perceptual_dropout", 0 <= dropout < 1, "in [0, 1)")
+
+    def _check_regularisation(self):
+        """Raises ValueError for a discriminator's where it has nothing to act on."""
+        for name in ("lecam_weight", "r1_weight"):
+            if not getattr(self, name):
+                continue
+            if not self.adversarial_weight:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is about a discriminator, and "
+                    "adversarial_weight=0 leaves it out: set one of them"
+                )
+            if self.alternating:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} with alternating=True: the "
+                    "original's order has no regularisation; set one of them to 0, "
+                    "or False"
+                )
 
     def resolved(self, steps: int, begun: bool = False) -> "VQGANLoss":
         """The same with every start as a step of a run of `steps`.
@@ -207,6 +233,12 @@ class VQGANRecipe:
             raise ValueError(
                 "alternating=True updates the discriminator after the generator and "
                 f"cannot accumulate; accumulate={self.run.accumulate}, set it to 1"
+            )
+        if self.loss.r1_weight and self.discriminator.get("norm", "batch") == "batch":
+            raise ValueError(
+                f"r1_weight={self.loss.r1_weight} with discriminator.norm='batch', "
+                "whose gradient at one picture is that of the whole batch: set norm="
+                "'none' (with spectral_norm=True, for instance) or r1_weight=0"
             )
 
 

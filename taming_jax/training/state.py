@@ -12,13 +12,16 @@ from flax import struct
 
 from taming_jax.training.usage import CodeWindow
 
+# Of `Adversary.stats`, what is no variable of the discriminator.
+MEMORY = "memory"
+
 
 @struct.dataclass
 class Adversary:
     """The discriminator's part of the state."""
 
     params: Any
-    stats: Any  # running statistics of its normalisation
+    stats: Any  # what its modules keep, and what its regularisation remembers
     opt_state: Any
 
 

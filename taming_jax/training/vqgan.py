@@ -17,6 +17,7 @@ from taming_jax.interop.perceptual import load_perceptual
 from taming_jax.models.discriminator import Discriminator
 from taming_jax.models.vqgan import VQGAN, blank
 from taming_jax.training import mesh as meshes
+from taming_jax.training.adversary import begin_memory
 from taming_jax.training.initial import start_from
 from taming_jax.training.optimizer import make_optimizer
 from taming_jax.training.phases import Phase, by_phase
@@ -136,6 +137,7 @@ def make_init(
             x = jnp.zeros((1, 2**8, 2**8, model.image_channels))
             stats = dict(discriminator.init(disc_key, x, train=True))
             disc_params = stats.pop("params")
+            stats |= begin_memory(recipe.loss)
             adversary = Adversary(disc_params, stats, disc_optimizer.init(disc_params))
         return TrainState(
             step=jnp.int32(0),

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from taming_jax import losses
 from taming_jax.models.discriminator import Discriminator
@@ -39,9 +40,6 @@ QUANTIZE, DROPOUT, REVIVE, SECOND_LOOK, PERCEPTUAL = range(5)
 IMAGE_TERMS = ("l1", "l2", "difference", "sharpness", "perceptual")
 CLASS_TERMS = ("cross_entropy",)
 
-# What the discriminator says for the logs.
-JUDGED = ("disc_loss", "logits_real", "logits_fake")
-
 # What still learns once the codes are frozen.
 DECODER_SIDE = ("decoder", "post_quant_conv")
 
@@ -50,8 +48,8 @@ def terms_of(model: VQGAN) -> tuple[str, ...]:
     """What is watched for NaN and infinity, in the order of its making."""
     return (
         *(CLASS_TERMS if model.classes else IMAGE_TERMS),
-        "codebook_loss", "adversarial", "adaptive_weight", "disc_loss", "grad_norm",
-        "disc_grad_norm",
+        "codebook_loss", "adversarial", "adaptive_weight", "disc_loss", "lecam", "r1",
+        "grad_norm", "disc_grad_norm",
     )  # fmt: skip
 
 
@@ -127,7 +125,8 @@ def make_train_step(
                     rngs,
                 )  # fmt: skip
                 disc_grads, stats = says.grads, says.stats
-                metrics |= {name: getattr(says, name) for name in JUDGED}
+                metrics |= says.report
+            stats = adversaries.remember(loss, stats, metrics)
             disc_params, disc_opt_state, metrics["disc_grad_norm"] = apply_gradients(
                 disc_optimizer, disc_grads, adversary.opt_state, adversary.params
             )
@@ -172,19 +171,16 @@ def _differentiate(
         x, x_hat, loss, perceptual, rngs["perceptual"]
     )
     says = _ask(loss, model, discriminator, phase, state, stats, x, x_hat)
-    adaptive, weight = _weigh(
-        loss, phase, pull, codebook_loss, nll_cotangent, says, state
-    )
+    weights = _weigh(loss, phase, pull, codebook_loss, nll_cotangent, says, state)
 
-    cotangent = nll_cotangent + weight * says.cotangent
+    cotangent = nll_cotangent + weights["adversarial_weight"] * says.cotangent
     codebook_weight = jnp.full_like(codebook_loss, loss.codebook_weight)
     (grads,) = pull((cotangent, codebook_weight))
     metrics = terms | {
         "codebook_loss": codebook_loss,
         "adversarial": says.adversarial,
-        "adaptive_weight": adaptive,
-        "adversarial_weight": weight,
-        **{name: getattr(says, name) for name in JUDGED},
+        **weights,
+        **says.report,
         **{f"quantizer_{name}": stat for name, stat in quantized.stats.items()},
     }
     samples = Samples(quantized.codes, quantized.latents)
@@ -227,16 +223,16 @@ def _ask(loss: VQGANLoss, model, discriminator, phase, state, stats, x, x_hat):
     params = state.adversary.params
     seen, pull = jax.vjp(model.estimate, x_hat)
     if loss.alternating:
-        says = adversaries.judge_generator(discriminator, params, stats, seen)
+        says = adversaries.judge_generator(discriminator, loss, params, stats, seen)
     else:
         says = adversaries.judge(
-            discriminator, loss.adversarial_loss, params, stats, x, seen
+            discriminator, loss, params, stats, x, seen, penalised=phase.penalised
         )
     return says._replace(cotangent=pull(says.cotangent)[0])
 
 
 def _weigh(loss: VQGANLoss, phase, pull, codebook_loss, nll_cotangent, says, state):
-    """The adaptive weight, and what the adversarial cotangent is multiplied with."""
+    """What the adversarial cotangent is multiplied with, and why: for the logs."""
 
     def at_last_kernel(cotangent):
         (grads,) = pull((cotangent, jnp.zeros_like(codebook_loss)))
@@ -244,16 +240,24 @@ def _weigh(loss: VQGANLoss, phase, pull, codebook_loss, nll_cotangent, says, sta
             grads = grads[name]
         return grads
 
-    adaptive = jnp.ones(())
-    if loss.adaptive_weight and phase.judged:
+    adaptive, nll_norm, adversarial_norm = jnp.ones(()), jnp.zeros(()), jnp.zeros(())
+    if phase.judged:
+        nll = at_last_kernel(nll_cotangent)
+        adversarial = at_last_kernel(says.cotangent)
+        nll_norm, adversarial_norm = optax.tree.norm(nll), optax.tree.norm(adversarial)
+    if phase.judged and loss.adaptive_weight:
         adaptive = losses.adaptive_weight(
-            nll_gradient=at_last_kernel(nll_cotangent),
-            adversarial_gradient=at_last_kernel(says.cotangent),
+            nll_gradient=nll, adversarial_gradient=adversarial
         )
     counts = losses.ramp(
         state.step, start=loss.adversarial_start, length=loss.adversarial_ramp
     )
-    return adaptive, loss.adversarial_weight * counts * adaptive
+    return {
+        "nll_grad_norm": nll_norm,
+        "adversarial_grad_norm": adversarial_norm,
+        "adaptive_weight": adaptive,
+        "adversarial_weight": loss.adversarial_weight * counts * adaptive,
+    }
 
 
 def _look_again(
@@ -265,12 +269,13 @@ def _look_again(
     """
     x_hat, _, _ = _reconstruct(model, params, codebook, inputs, state.step, rngs)
     says = adversaries.judge_discriminator(
-        discriminator, loss.adversarial_loss, state.adversary.params, stats,
+        discriminator, loss, state.adversary.params, stats,
         model.target(inputs), model.estimate(x_hat),
     )  # fmt: skip
     counts = jnp.where(state.step >= loss.disc_start, 1.0, 0.0)
     grads = jax.tree.map(lambda g: g * counts, says.grads)
-    return says._replace(grads=grads, disc_loss=says.disc_loss * counts)
+    report = says.report | {"disc_loss": says.report["disc_loss"] * counts}
+    return says._replace(grads=grads, report=report)
 
 
 def _freeze(params):
