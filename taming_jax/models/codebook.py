@@ -1,7 +1,10 @@
 """A table of codes: what all quantizers that have one share, and what keeps it in use.
 
-    embedding float32 [K,D], in "params"       K codebook_size    D dim
-    usage     float32 [K], in "codebook"       N latents of a batch
+    Codebook                 a table, embedding float32 [K,D], in "params"
+      ReseededCodebook       which is filled and revived with latents
+        NearestCodebook      and whose nearest entry is taken
+
+    K codebook_size    D dim    N latents of a batch
 
 Two remedies against the table's collapse onto a few codes, both off by default:
 
@@ -14,93 +17,37 @@ codes that were not drawn since the last time are moved onto latents of the batc
 Both are plain functions of arrays over the global batch: every device agrees.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
-from taming_jax.models.remap import Remap, make_remap
+from taming_jax.models.fields import choose
+from taming_jax.models.gradients import GRADIENTS
+from taming_jax.models.lookup import by_distance, entropies
+from taming_jax.models.quantization import Quantized, Quantizer
 from taming_jax.models.schedules import ramp
 from taming_jax.units import Codes
 
 
-class Codebook(nn.Module):
-    """A quantizer with a table; `setup` calls `make_table`, `quantize` does the rest.
-
-    codebook_size: rows of the table, K.
-    used: the codes that may come out, in the order of their new numbers; None: all.
-    unknown: what becomes of the others, see `models.remap`.
-    """
-
-    codebook_size: int
-    dim: int
-    used: Sequence[int] | None = None
-    unknown: str | int = "random"
-
-    def __post_init__(self):
-        super().__post_init__()
-        self._remap()  # or say what does not fit
-
-    def __call__(self, z: jax.Array, *, train: bool, step=None):
-        """z [B,h,w,D] -> Quantized, its codes in [0, size)."""
-        quantized = self.quantize(z.astype(jnp.float32), train=train, step=step)
-        self._count(quantized.codes, train)
-        if self.used is None:
-            return quantized
-        outward = jnp.asarray(self._remap().outward)
-        return quantized.replace(codes=outward[quantized.codes])
-
-    def lookup(self, codes: Codes) -> jax.Array:
-        """Codes [...] in [0, size) -> the vectors that they stand for, [...,D]."""
-        if self.used is not None:
-            codes = jnp.asarray(self._remap().inward)[codes]
-        return self.vectors(codes)
+class Codebook(Quantizer):
+    """Codes that stand for the rows of a table; `setup` calls `make_table`."""
 
     def vectors(self, codes: Codes) -> jax.Array:
         """Rows of the table, by their own numbers in [0, K): [...] -> [...,D]."""
         return jnp.take(self.embedding, codes, axis=0)
 
     @nn.nowrap
-    def after_update(self, params, codebook, latents, *, step, key):
-        """Leave everything as the optimizer did."""
-        del latents, step, key
-        return params, codebook
-
-    @property
-    def size(self) -> int:
-        """How many codes come out: they lie in [0, size)."""
-        remap = self._remap()
-        return self.codebook_size if remap is None else len(remap.inward)
-
-    @nn.nowrap
     def make_table(self, init: Callable) -> None:
         """Declare the table, and the counts where they may move."""
         self.embedding = self.param("embedding", init, (self.codebook_size, self.dim))
-        if self.is_mutable_collection("codebook"):
-            size = (self.codebook_size,)
-            self.usage = self.variable("codebook", "usage", jnp.zeros, size)
+        self.make_counts()
 
     @nn.nowrap
-    def is_used(self) -> np.ndarray:
-        """Which rows of the table may come out: bool [K]."""
-        used = range(self.codebook_size) if self.used is None else self.used
-        return np.isin(np.arange(self.codebook_size), used)
-
-    @nn.nowrap
-    def _count(self, codes, train):
-        """Add the codes to the counts, in a training step."""
-        counts = train and self.is_mutable_collection("codebook")
-        if counts and not self.is_initializing():
-            self.usage.value += occurrences(codes, self.codebook_size)
-
-    @nn.nowrap
-    def _remap(self) -> Remap | None:
-        if self.used is None:
-            return None
-        owner = type(self).__name__
-        return make_remap(owner, self.codebook_size, self.used, self.unknown)
+    def numbers(self) -> int:
+        """Of a row: itself, its gradient, two moments and the average of weights."""
+        return super().numbers() + 5 * self.dim
 
 
 class ReseededCodebook(Codebook):
@@ -121,19 +68,74 @@ class ReseededCodebook(Codebook):
     @nn.nowrap
     def after_update(self, params, codebook, latents, *, step, key):
         """Fill the table when quantization begins; revive idle codes after that."""
-        since = step + 1 - self.start_step
-        fill = (since == 0) & (self.start_step > 0)
-        revive = (since > 0) & (since % max(self.revive_every, 1) == 0)
-        revive &= (self.revive_every > 0) & (step < self.revive_until)
-        chosen = fill | (revive & (codebook["usage"] == 0))  # [K]
+        chosen, usage = self.chosen(codebook["usage"], step)
         embedding = reseed(params["embedding"], chosen, latents, key)
-        usage = jnp.where(fill | revive, 0.0, codebook["usage"])
         return {**params, "embedding": embedding}, {**codebook, "usage": usage}
 
+    @nn.nowrap
+    def chosen(self, usage, step) -> tuple[jax.Array, jax.Array]:
+        """-> (which rows are to be moved: bool [K], the counts from here on: [K])."""
+        fill = self.is_filled(step)
+        since = step + 1 - self.start_step
+        revive = (since > 0) & (since % max(self.revive_every, 1) == 0)
+        revive &= (self.revive_every > 0) & (step < self.revive_until)
+        chosen = fill | (revive & (usage == 0))
+        return chosen, jnp.where(fill | revive, 0.0, usage)
 
-def occurrences(codes: Codes, codebook_size: int) -> jax.Array:
-    """How often each code occurs: float32 [K], which saturates but never wraps."""
-    return jnp.zeros(codebook_size).at[codes.ravel()].add(1.0)
+    @nn.nowrap
+    def is_filled(self, step):
+        """Whether the table is filled after this step: the last without it."""
+        return (step + 1 == self.start_step) & (self.start_step > 0)
+
+
+class NearestCodebook(ReseededCodebook):
+    """A table whose nearest entry is taken; `quantize` ends with `finished`.
+
+    beta: of the commitment.
+    gradient: what passes z over, a key of GRADIENTS.
+    entropy_weight, entropy_temperature: of E[H(p)] - H(E[p]) in the loss, where
+        p = softmax(-|z - e|^2 / temperature): sure of each, and all in use (Yu et al.
+        2023; Chang et al. 2022).
+    """
+
+    beta: float = 0.25
+    gradient: str = "straight_through"
+    entropy_weight: float = 0.0
+    entropy_temperature: float = 0.01
+
+    def __post_init__(self):
+        super().__post_init__()
+        choose(type(self).__name__, "gradient", self.gradient, GRADIENTS)
+        check_entropy(self)
+
+    @nn.nowrap
+    def finished(self, z, q, codes, loss, table, *, train, step) -> Quantized:
+        """The last two steps: the loss in full, and q for the decoder in z's place."""
+        share = self.share(train, step)
+        stats = {"distance": jnp.mean(jnp.square(q - z)), "share": share}
+        if self.entropy_weight:
+            loss += self.entropy_weight * entropy_loss(
+                z, *by_distance(table, self.entropy_temperature), stats
+            )
+        loss = jnp.where(share > 0, loss, 0.0)
+        return Quantized(GRADIENTS[self.gradient](z, q, share), codes, loss, stats, z)
+
+
+def entropy_loss(z, rows, bias, stats) -> jax.Array:
+    """E[H(p)] - H(E[p]) by scores as in `lookup`; both become `stats`."""
+    each, of_mean = entropies(z, rows, bias)
+    stats |= {"entropy_each": each, "entropy_of_mean": of_mean}
+    return each - of_mean
+
+
+def check_entropy(quantizer) -> None:
+    """Raises ValueError for a weight or a temperature that entropies cannot have."""
+    weight, temperature = quantizer.entropy_weight, quantizer.entropy_temperature
+    if weight < 0 or temperature <= 0:
+        raise ValueError(
+            f"{type(quantizer).__name__} has entropy_weight={weight} and "
+            f"entropy_temperature={temperature}; allowed: 0 or more, and above 0"
+        )
 
 
 def reseed(embedding, chosen, latents, key) -> jax.Array:
@@ -141,7 +143,11 @@ def reseed(embedding, chosen, latents, key) -> jax.Array:
 
     Onto different ones, as long as there are enough of them.
     """
+    return jnp.where(chosen[:, None], drawn(latents, len(embedding), key), embedding)
+
+
+def drawn(latents, size: int, key) -> jax.Array:
+    """Latents [...,D] of a batch at random: [size,D], as different as they can be."""
     latents = latents.reshape(-1, latents.shape[-1])  # [N, D]
-    size, supply = len(embedding), len(latents)
-    drawn = jax.random.choice(key, supply, (size,), replace=supply < size)
-    return jnp.where(chosen[:, None], latents[drawn], embedding)
+    supply = len(latents)
+    return latents[jax.random.choice(key, supply, (size,), replace=supply < size)]

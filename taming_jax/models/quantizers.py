@@ -4,61 +4,72 @@
 
     B batch    h, w grid    D dim    K codebook_size    N = B h w latents
 
-Every quantizer takes the same steps in the same order: project, distances, codes,
-vectors, loss, straight-through. The arithmetic that they share is written once, below
-them, as functions over arrays. All of it is float32, whatever the activations are.
-What their tables share is in `codebook`: `quantize` and `vectors` deal in all K codes;
-where only some are used, these are renumbered around them, in `__call__` and `lookup`.
+              a code stands for        and is drawn as             what moves it
+    vq        a row of a table         the nearest                 the loss
+    l2        a row of length 1        the nearest                 the loss
+    ema       a row                    the nearest                 means of its latents
+    online    a row                    the nearest                 the loss, or latents
+    gumbel    a row                    the likeliest, with noise   the decoder
+    fsq       a level in each dim      each dim's nearest          nothing
+    lfq       a sign in each dim       each dim's sign             nothing
+    ibq       a row                    the most alike              all of a softmax
+    simvq     a row of E W + b         the nearest                 the loss, by W and b
 
-What gradients move is in "params"; what they do not (counts, averages) is in the
-collection "codebook", mutable in training. Noise comes from the rng stream
+Every quantizer takes the same steps in the same order: project, distances, codes,
+vectors, loss, straight-through. What they share is written once: in `quantization`
+what is the same for all, in `codebook` what is for tables, in `lookup` what is to be
+done with all K codes, in chunks of them, in `gradients` the ways past a quantization,
+below them the rest. All of it is float32, whatever the activations are.
+
+What gradients move is in "params"; what they do not (counts, averages, constants) is in
+the collection "codebook", mutable in training. Noise comes from the rng stream
 "quantizer". `after_update(params, codebook, latents, step=, key=)` returns the first
 two renewed: a pure function, called by the training step on the quantizer's own
 sub-trees when the optimizer is done, for everything that sets codes by hand.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
-from flax import struct
 
-from taming_jax.models.codebook import Codebook, ReseededCodebook, occurrences
+from taming_jax.models.codebook import (
+    Codebook,
+    NearestCodebook,
+    ReseededCodebook,
+    check_entropy,
+    drawn,
+    entropy_loss,
+    reseed,
+)
 from taming_jax.models.convolution import Conv, flat, normal, uniform
 from taming_jax.models.fields import strict
+from taming_jax.models.gradients import straight_through, unit_length
+from taming_jax.models.lookup import best, index_backpropagation, nearest
+from taming_jax.models.quantization import Quantized, Quantizer, occurrences
 from taming_jax.models.schedules import warm_up_cosine
 from taming_jax.units import Codes
 
+# What is softmax over all codes and latents at once: 1 GiB for 8,192 latents, and a
+# handful of these.
+GUMBEL_LIMIT = 2**15
 
-@struct.dataclass
-class Quantized:
-    """What a quantizer makes of a grid of latents.
-
-    z: float32 [B,h,w,D], for the decoder; its gradient reaches the encoder.
-    codes: int32 [B,h,w] in [0, K), or fewer where not all are used.
-    loss: float32 [], what keeps codes and latents together.
-    stats: float32 [] each, for the logs.
-    latents: float32 [B,h,w,D], what was looked up: projected, not yet quantized.
-    """
-
-    z: jax.Array
-    codes: Codes
-    loss: jax.Array
-    stats: dict[str, jax.Array]
-    latents: jax.Array
+# Bits whose combinations LFQ's entropy runs over: as many codes as one look-up's chunk.
+GROUP_BITS = 12
 
 
 @strict
-class VQ(ReseededCodebook):
+class VQ(NearestCodebook):
     """The nearest entry of a learned table.
 
     k = argmin_k |z - e_k|^2,  loss = |sg z - e_k|^2 + beta |z - sg e_k|^2
-    van den Oord et al. 2017; with `normalize`, z and e_k scaled to length 1 first,
-    Yu et al. 2022. `legacy` has beta on the other term, as published models do.
+    van den Oord et al. 2017; with `normalize`, z and e_k scaled to length 1 first:
+    this is L2. `legacy` has beta on the other term, as published models do.
     """
 
-    beta: float = 0.25
     legacy: bool = False
     normalize: bool = False
 
@@ -67,34 +78,51 @@ class VQ(ReseededCodebook):
         self.make_table(normal(1.0) if self.normalize else uniform(bound))
 
     def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
-        z = self._project(z)
-        codes = nearest(z, self._project(self.embedding))
+        z, table = self.project(z), self.project(self.embedding)
+        codes = nearest(z, table)
         q = self.vectors(codes)
-        share = self.share(train, step)
         loss = codebook_loss(z=z, q=q, beta=self.beta, legacy=self.legacy)
-        loss = jnp.where(share > 0, loss, 0.0)
-        stats = {"distance": jnp.mean(jnp.square(q - z)), "share": share}
-        return Quantized(straight_through(z, q, share), codes, loss, stats, z)
+        return self.finished(z, q, codes, loss, table, train=train, step=step)
 
     def vectors(self, codes: Codes) -> jax.Array:
-        return self._project(super().vectors(codes))
+        return self.project(super().vectors(codes))
 
     @nn.nowrap
-    def _project(self, vectors):
+    def project(self, vectors: jax.Array) -> jax.Array:
         return unit_length(vectors) if self.normalize else vectors
 
 
 @strict
-class EMA(Codebook):
+class L2(VQ):
+    """The entry in the nearest direction: few dimensions, all of them in use.
+
+    z <- z / |z|, e_k <- e_k / |e_k|, then as VQ: argmin_k |z - e_k|^2 is the highest
+    cosine, and no code is out of reach for its length.
+    Yu et al. 2022 (ViT-VQGAN), with 8 to 32 dimensions.
+    """
+
+    normalize: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.normalize:
+            raise ValueError(
+                "L2 has normalize=False, and is VQ with normalize=True: leave it out, "
+                "or take name='vq'"
+            )
+
+
+@strict
+class EMA(NearestCodebook):
     """The nearest entry of a table whose rows are running means of their latents.
 
     k = argmin_k |z - e_k|^2,  loss = beta |z - sg e_k|^2,  e_k = m_k / n_k where
     n_k <- d n_k + (1 - d) #{z at k},  m_k <- d m_k + (1 - d) sum of these z
     van den Oord et al. 2017, appendix A.1; n_k is smoothed by `epsilon` (Laplace), and
-    starts at 1: from 0, as in the original, e_k is blown up where no latents are.
+    starts at 1, also of revived codes: from 0, as in the original, e_k is blown up
+    where no latents are.
     """
 
-    beta: float = 0.25
     decay: float = 0.99
     epsilon: float = 1e-5
 
@@ -106,25 +134,68 @@ class EMA(Codebook):
             self.sums = self.variable("codebook", "sums", lambda: self.embedding)
 
     def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
-        del train, step
-        codes = nearest(z, self.embedding)
+        table = jax.lax.stop_gradient(self.embedding)
+        codes = nearest(z, table)
         q = jax.lax.stop_gradient(self.vectors(codes))
-        distance = jnp.mean(jnp.square(z - q))
-        z_q, loss = straight_through(z, q, 1.0), self.beta * distance
-        return Quantized(z_q, codes, loss, {"distance": distance}, z)
+        loss = self.beta * jnp.mean(jnp.square(z - q))
+        return self.finished(z, q, codes, loss, table, train=train, step=step)
 
     @nn.nowrap
     def after_update(self, params, codebook, latents, *, step, key):
-        """Move the averages, and every code onto its own."""
-        del step, key
+        """Move the averages, and every code onto its own; then the two remedies."""
         latents = latents.reshape(-1, self.dim)
         codes = nearest(latents, params["embedding"])
         totals = jnp.zeros_like(codebook["sums"]).at[codes].add(latents)
         sizes = ema(codebook["sizes"], occurrences(codes, len(totals)), self.decay)
         sums = ema(codebook["sums"], totals, self.decay)
         embedding = sums / smoothed(sizes, self.epsilon)[:, None]
-        codebook = {**codebook, "sizes": sizes, "sums": sums}
+        chosen, usage = self.chosen(codebook["usage"], step)
+        embedding = reseed(embedding, chosen, latents, key)
+        sizes = jnp.where(chosen, 1.0, sizes)
+        sums = jnp.where(chosen[:, None], embedding, sums)
+        codebook = {**codebook, "sizes": sizes, "sums": sums, "usage": usage}
         return {**params, "embedding": embedding}, codebook
+
+
+@strict
+class Online(VQ):
+    """The nearest entry of a learned table whose idle rows follow the latents.
+
+    As VQ; then with s_k the share of latents at k, and z_k a random one of them all,
+    p_k <- d p_k + (1 - d) s_k,  a_k = exp(-10 K p_k / (1 - d) - 0.001)
+    e_k <- (1 - a_k) e_k + a_k z_k
+    Zheng and Vedaldi 2023 (CVQ-VAE); p starts at 0, so that the table begins as latents
+    """
+
+    decay: float = 0.99
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.revive_every:
+            raise ValueError(
+                f"Online has revive_every={self.revive_every}, and moves idle codes in "
+                "every step: leave it out, or take name='vq'"
+            )
+
+    def setup(self):
+        super().setup()
+        if self.is_mutable_collection("codebook"):
+            size = (self.codebook_size,)
+            self.shares = self.variable("codebook", "shares", jnp.zeros, size)
+
+    @nn.nowrap
+    def after_update(self, params, codebook, latents, *, step, key):
+        """Fill the table when quantization begins; move idle codes in every step."""
+        params, codebook = super().after_update(
+            params, codebook, latents, step=step, key=key
+        )
+        codes = nearest(latents, self.project(params["embedding"]))
+        shares = occurrences(codes, self.codebook_size) / codes.size
+        p = ema(codebook["shares"], shares, self.decay)
+        a = jnp.exp(-10 * self.codebook_size * p / (1 - self.decay) - 1e-3)[:, None]
+        z = drawn(latents, self.codebook_size, jax.random.fold_in(key, 1))
+        embedding = (1 - a) * params["embedding"] + a * z
+        return {**params, "embedding": embedding}, {**codebook, "shares": p}
 
 
 @strict
@@ -145,6 +216,13 @@ class Gumbel(Codebook):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.codebook_size > GUMBEL_LIMIT:
+            raise ValueError(
+                f"Gumbel's codebook_size={self.codebook_size} would need odds of all "
+                f"codes for each latent, {self.codebook_size / 2**15:.0f} GiB for 8192 "
+                f"latents and several times; allowed: {GUMBEL_LIMIT} at most. IBQ has "
+                "no such limit"
+            )
         if min(self.temperature) <= 0:
             raise ValueError(
                 f"Gumbel's temperature={tuple(self.temperature)} is not above 0 all "
@@ -177,22 +255,238 @@ class Gumbel(Codebook):
             return jnp.where(self.is_used(), self.proj(z), -jnp.inf)
 
 
-def nearest(z: jax.Array, table: jax.Array) -> Codes:
-    """Index of the row of `table` [K,D] nearest to each vector of `z` [...,D].
+@strict
+class FSQ(Quantizer):
+    """Every dimension rounded to one of a few levels; codes are their combinations.
 
-    |z - e|^2 without |z|^2, which ranks the same and rounds better. At the highest
-    precision: half a percent of the codes and more would flip in bfloat16. Takes
-    [N,K] of memory. The first of equals wins.
+    q_i = round(f_i(z_i)) / [L_i / 2],  f_i(x) = h_i tanh(x + s_i) - o_i,  loss = 0,
+    h_i = (L_i - 1) / 2, o_i = 1/2 for even L_i, else 0, and s_i such that f_i(0) = 0
+    k = sum_i (q_i [L_i / 2] + [L_i / 2]) L_1 ... L_{i-1}
+    Mentzer et al. 2023, who take levels 8,6,5 for 2^8 codes, 8,5,5,5 for 2^10,
+    7,5,5,5,5 for 2^12, 8,8,8,6,5 for 2^14, 8,8,8,5,5,5 for 2^16.
     """
-    z, table = jax.lax.stop_gradient((z, table))
-    products = jnp.einsum("...d,kd->...k", z, table, precision="highest")
-    distances = jnp.sum(jnp.square(table), axis=-1) - 2 * products
-    return jnp.argmin(distances, axis=-1).astype(jnp.int32)
+
+    codebook_size: int | None = None  # what the levels multiply to
+    dim: int | None = None  # how many they are
+    levels: Sequence[int] = ()
+
+    def __post_init__(self):
+        self.codebook_size, self.dim = check_levels(
+            self.levels, self.codebook_size, self.dim
+        )
+        super().__post_init__()
+
+    def setup(self):
+        self.make_counts()
+
+    def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
+        levels = np.array(self.levels)
+        reach = (levels - 1) / 2 * (1 + 1e-3)  # so that tanh gets to the last level
+        offset = np.where(levels % 2, 0.0, 0.5)
+        bounded = reach * jnp.tanh(z + np.arctanh(offset / reach)) - offset
+        digits = jnp.round(bounded) + levels // 2
+        codes = jnp.sum(digits.astype(jnp.int32) * self._places(), axis=-1)
+        bounded = bounded / (levels // 2)
+        q = straight_through(bounded, self.vectors(codes), 1.0)
+        stats = {"distance": jnp.mean(jnp.square(q - bounded))}
+        return Quantized(q, codes, jnp.zeros(()), stats, z)
+
+    def vectors(self, codes: Codes) -> jax.Array:
+        """[...] -> [...,D] in [-1,1]."""
+        levels = np.array(self.levels, np.int32)
+        digits = codes[..., None] // self._places() % levels
+        return (digits - levels // 2) / (levels // 2).astype(np.float32)
+
+    @nn.nowrap
+    def _places(self):
+        """What a step of each dimension adds to a code."""
+        return np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
 
 
-def straight_through(z: jax.Array, q: jax.Array, share: jax.Array) -> jax.Array:
-    """Value z + share (q - z), gradient of z: what is quantized is passed over."""
-    return z + jax.lax.stop_gradient(share * (q - z))
+@strict
+class LFQ(Quantizer):
+    """The sign of every dimension: codes are numbers written in bits, K = 2^D.
+
+    q_i = sign z_i,  k = sum_i [z_i > 0] 2^(i-1)
+    loss = beta |z - sg q|^2 + entropy_weight (E[H(p)] - H(E[p])),
+    p = softmax(-|z - q_k|^2 / entropy_temperature)
+    Yu et al. 2023 (MAGVIT-2); above 2^12 codes entropies are summed over equal groups
+    of bits, as Luo et al. 2024 do (two of 9 for 2^18): the first is the same so, the
+    second only where groups are independent.
+    """
+
+    dim: int | None = None  # the number of bits
+    beta: float = 0.25
+    entropy_weight: float = 0.1
+    entropy_temperature: float = 0.01
+
+    def __post_init__(self):
+        self.dim = check_bits(self.codebook_size, self.dim)
+        super().__post_init__()
+        check_entropy(self)
+
+    def setup(self):
+        self.make_counts()
+
+    def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
+        bits = (z > 0).astype(jnp.int32)
+        codes = jnp.sum(bits << np.arange(self.dim, dtype=np.int32), axis=-1)
+        q = self.vectors(codes)
+        distance = jnp.mean(jnp.square(z - q))
+        loss, stats = self.beta * distance, {"distance": distance}
+        if self.entropy_weight:
+            loss += self.entropy_weight * self.entropy(z, stats)
+        return Quantized(straight_through(z, q, 1.0), codes, loss, stats, z)
+
+    def vectors(self, codes: Codes) -> jax.Array:
+        """[...] -> [...,D], -1 or 1 each."""
+        return signs(codes, self.dim)
+
+    @nn.nowrap
+    def entropy(self, z: jax.Array, stats: dict) -> jax.Array:
+        """Of all latents z [...,D]: E[H(p)] - H(E[p]), both by groups of bits."""
+        total, first = {"entropy_each": 0.0, "entropy_of_mean": 0.0}, 0
+        for group in np.array_split(np.arange(self.dim), -(-self.dim // GROUP_BITS)):
+            rows = 2 * signs(np.arange(2 ** len(group)), len(group))
+            part = z[..., first : first + len(group)]
+            of_group = {}
+            entropy_loss(part, rows / self.entropy_temperature, None, of_group)
+            total = {name: total[name] + of_group[name] for name in total}
+            first += len(group)
+        stats |= total
+        return total["entropy_each"] - total["entropy_of_mean"]
+
+
+@strict
+class IBQ(ReseededCodebook):
+    """The entry most alike, of a table that learns in all its rows at once.
+
+    l_k = z . e_k,  k = argmax_k l_k,  o = one-hot(k) - sg p + p with p = softmax(l),
+    q = sum_k o_k e_k: backward every e_k is drawn with its odds
+    loss = |z - q|^2 + |z - sg e_k|^2 + beta |sg z - e_k|^2
+           + entropy_weight (E[H(r)] - H(E[r])),  r = softmax(l / entropy_temperature)
+    Shi et al. 2024, with its double quantization loss.
+    """
+
+    beta: float = 0.25
+    entropy_weight: float = 0.05
+    entropy_temperature: float = 0.01
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_entropy(self)
+
+    def setup(self):
+        self.make_table(normal(self.dim**-0.5))
+
+    def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
+        codes = best(z, self.embedding)
+        q = index_backpropagation(z, self.embedding, codes)
+        share, hard = self.share(train, step), self.vectors(codes)
+        loss = jnp.mean(jnp.square(z - q))
+        stats = {"distance": loss, "share": share}
+        loss += codebook_loss(z=z, q=hard, beta=self.beta, legacy=True)
+        if self.entropy_weight:
+            rows = self.embedding / self.entropy_temperature
+            loss += self.entropy_weight * entropy_loss(z, rows, None, stats)
+        loss = jnp.where(share > 0, loss, 0.0)
+        return Quantized(z + share * (q - z), codes, loss, stats, z)
+
+
+@strict
+class SimVQ(NearestCodebook):
+    """The nearest entry of a fixed table, seen through one learned projection.
+
+    e_k = E_k W + b with E ~ N(0, 1/D), constant;  then as VQ: each latent moves W and
+    b, and so every code
+    Zhu et al. 2024. E is "basis" in the collection "codebook". A soft start gives W
+    and b the latents' mean and covariance, where other tables are filled with latents.
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.revive_every:
+            raise ValueError(
+                f"SimVQ has revive_every={self.revive_every}, and no rows that could "
+                "be moved: leave it out, or take name='vq'"
+            )
+
+    def setup(self):
+        bound, size = self.dim**-0.5, (self.codebook_size, self.dim)
+        self.basis = self.variable(
+            "codebook", "basis", lambda: normal(bound)(self.make_rng("params"), size)
+        )
+        self.kernel = self.param("kernel", uniform(bound), (self.dim, self.dim))
+        self.bias = self.param("bias", uniform(bound), (self.dim,))
+        self.make_counts()
+
+    def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
+        table = self.project(self.basis.value)
+        codes = nearest(z, table)
+        q = self.vectors(codes)
+        loss = codebook_loss(z=z, q=q, beta=self.beta, legacy=False)
+        return self.finished(z, q, codes, loss, table, train=train, step=step)
+
+    def vectors(self, codes: Codes) -> jax.Array:
+        return self.project(jnp.take(self.basis.value, codes, axis=0))
+
+    @nn.nowrap
+    def project(self, basis: jax.Array) -> jax.Array:
+        return jnp.matmul(basis, self.kernel, precision="highest") + self.bias
+
+    @nn.nowrap
+    def after_update(self, params, codebook, latents, *, step, key):
+        """Spread the codes as the latents are when quantization begins."""
+        del key
+        latents, fill = latents.reshape(-1, self.dim), self.is_filled(step)
+        mean = jnp.mean(latents, axis=0)
+        products = jnp.matmul((latents - mean).T, latents - mean, precision="highest")
+        spread = products / len(latents) + 1e-6 * jnp.eye(self.dim)
+        kernel = self.dim**0.5 * jnp.linalg.cholesky(spread).T
+        params = {
+            **params,
+            "kernel": jnp.where(fill, kernel, params["kernel"]),
+            "bias": jnp.where(fill, mean, params["bias"]),
+        }
+        return params, codebook
+
+
+def signs(codes, bits: int) -> jax.Array:
+    """The bits of numbers [...], the lowest first, as -1.0 and 1.0: [...,bits]."""
+    return 2.0 * (codes[..., None] >> np.arange(bits, dtype=np.int32) & 1) - 1.0
+
+
+def check_levels(levels: Sequence[int], size: int | None, dim: int | None):
+    """-> (codebook_size, dim) of FSQ; ValueError if one is given and is another."""
+    if not levels or min(levels) < 2:
+        raise ValueError(
+            f"FSQ has levels={tuple(levels)}; it takes how many values each dimension "
+            "has, 2 or more, such as levels=(8, 5, 5, 5)"
+        )
+    product = math.prod(levels)
+    if size not in (None, product) or dim not in (None, len(levels)):
+        raise ValueError(
+            f"FSQ's levels={tuple(levels)} are dim={len(levels)} and make "
+            f"codebook_size={product}, and codebook_size={size}, dim={dim} is asked "
+            "for: leave these out, or change the levels"
+        )
+    return product, len(levels)
+
+
+def check_bits(size: int, dim: int | None) -> int:
+    """-> dim of LFQ; ValueError if `size` is no power of two, or of another dim."""
+    bits = max(size.bit_length() - 1, 1)
+    if size != 2**bits:
+        raise ValueError(
+            f"LFQ's codebook_size={size} is no power of two: codes are {bits} bits or "
+            f"{bits + 1}; take {2**bits} or {2 ** (bits + 1)}"
+        )
+    if dim not in (None, bits):
+        raise ValueError(
+            f"LFQ's codebook_size={size} has {bits} bits, and dim={dim} is asked for: "
+            f"leave dim out, or take codebook_size={2**dim}"
+        )
+    return bits
 
 
 def codebook_loss(*, z, q, beta: float, legacy: bool) -> jax.Array:
@@ -222,10 +516,14 @@ def divergence(p: jax.Array) -> jax.Array:
     return jnp.mean(jnp.sum(p * jnp.log(size * p + 1e-10), axis=-1))
 
 
-def unit_length(vectors: jax.Array) -> jax.Array:
-    """Scale the last axis to length 1; zeros stay zero, with a finite gradient."""
-    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
-
-
-QUANTIZERS = {"vq": VQ, "ema": EMA, "gumbel": Gumbel}
+QUANTIZERS = {
+    "vq": VQ,
+    "l2": L2,
+    "ema": EMA,
+    "online": Online,
+    "gumbel": Gumbel,
+    "fsq": FSQ,
+    "lfq": LFQ,
+    "ibq": IBQ,
+    "simvq": SimVQ,
+}

@@ -23,7 +23,8 @@ from flax import linen as nn
 from taming_jax.models.autoencoder import Decoder, Encoder
 from taming_jax.models.convolution import Conv
 from taming_jax.models.fields import DTYPES, choose, strict
-from taming_jax.models.quantizers import QUANTIZERS, Quantized
+from taming_jax.models.quantization import Quantized
+from taming_jax.models.quantizers import QUANTIZERS
 from taming_jax.units import ClassMaps, Codes, Images
 
 # Where the gradients that the adaptive weight compares are taken.
@@ -134,10 +135,12 @@ class VQGAN(nn.Module):
         that was just taken, whose number is `step`. Returns both, renewed.
         """
         _, quantizer, _ = self._parts()
+        inner = params.get("quantizer", {})  # which some have no use for
         inner, state = quantizer.after_update(
-            params["quantizer"], codebook["quantizer"], latents, step=step, key=key
+            inner, codebook["quantizer"], latents, step=step, key=key
         )
-        return {**params, "quantizer": inner}, {**codebook, "quantizer": state}
+        params = {**params, "quantizer": inner} if inner else params
+        return params, {**codebook, "quantizer": state}
 
     @property
     def stride(self) -> int:

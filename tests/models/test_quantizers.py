@@ -9,21 +9,24 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.metrics.codebook import count_codes, perplexity
 from taming_jax.models.codebook import reseed
+from taming_jax.models.gradients import straight_through, unit_length
+from taming_jax.models.lookup import nearest
 from taming_jax.models.quantizers import (
     QUANTIZERS,
     VQ,
     codebook_loss,
-    nearest,
-    straight_through,
-    unit_length,
 )
 
 KEY = jax.random.key(0)
 RNGS = {"quantizer": jax.random.key(3)}
 SIZE = {"codebook_size": 32, "dim": 5}
-FIELDS = {"vq": {}, "ema": {}, "gumbel": {"kl_weight": 0.1}}  # beside those
-NEAREST = sorted(QUANTIZERS.keys() - {"gumbel"})  # codes are those nearest to latents
-LEARNED = sorted(QUANTIZERS.keys() - {"ema"})  # the table is what gradients make of it
+FIELDS = dict.fromkeys(QUANTIZERS, SIZE) | {
+    "gumbel": SIZE | {"kl_weight": 0.1},
+    "fsq": {"levels": (2, 2, 2, 2, 2)},
+}
+NEAREST = sorted(QUANTIZERS.keys() - {"gumbel", "fsq", "ibq"})  # by distance to latents
+SET_BY_HAND = {"ema", "online"}  # codes that move in every update
+LEARNED = sorted(QUANTIZERS.keys() - SET_BY_HAND)  # codes are what gradients make them
 
 
 def latents(*shape):
@@ -41,7 +44,7 @@ def name(request):
 @pytest.fixture(scope="module")
 def quantizer(name):
     """Each quantizer in turn: the module and its variables."""
-    module = QUANTIZERS[name](**SIZE, **FIELDS[name])
+    module = QUANTIZERS[name](**FIELDS[name])
     z = latents(2, 3, 4, module.dim)
     return module, jax.jit(partial(module.init, train=True, step=0))(KEY, z)
 
@@ -106,19 +109,27 @@ def test_initialisation_counts_nothing(quantizer):
 def test_evaluation_needs_neither_state_nor_noise(quantizer):
     module, variables = quantizer
     z = latents(1, 4, 4, 5)
-    alone = module.apply({"params": variables["params"]}, z, train=False)
+    kept = {"params": params_of(variables)}
+    if "basis" in variables["codebook"]:  # which is no state but a constant
+        kept["codebook"] = {"basis": variables["codebook"]["basis"]}
+    alone = module.apply(kept, z, train=False)
     quantized = module.apply(variables, z, train=False, rngs=RNGS)
     jax.tree.map(assert_array_equal, alone, quantized)
 
 
+def params_of(variables):
+    """The parameters, {} of quantizers that have none."""
+    return variables.get("params", {})
+
+
 def updated_state(module, variables, z):
-    given = variables["params"], variables["codebook"]
+    given = params_of(variables), variables["codebook"]
     return module.after_update(*given, z, step=9, key=KEY)
 
 
 def test_an_update_keeps_the_form_of_the_state(quantizer):
     module, variables = quantizer
-    given = variables["params"], variables["codebook"]
+    given = params_of(variables), variables["codebook"]
     renewed = updated_state(module, variables, latents(8, 5))
     forms = [jax.tree.map(jax.typeof, tree) for tree in (given, renewed)]
     assert forms[0] == forms[1]
@@ -128,7 +139,7 @@ def test_an_update_keeps_the_form_of_the_state(quantizer):
 def test_by_default_an_update_leaves_the_codebook_as_it_is(quantizer):
     module, variables = quantizer
     params, _ = updated_state(module, variables, latents(8, 5))
-    jax.tree.map(assert_array_equal, params, variables["params"])
+    jax.tree.map(assert_array_equal, params, params_of(variables))
 
 
 @pytest.mark.devices(4)
