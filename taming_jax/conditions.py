@@ -74,7 +74,7 @@ class Vocabulary:
 def image_tokens(codes: Codes, order=None) -> Tokens:
     """[B, h, w] -> [B, h * w]; in the order of `orders.make_order`, or by rows."""
     tokens = codes.reshape(len(codes), -1)
-    return tokens if order is None else tokens[:, order]
+    return tokens if order is None else tokens[:, np.asarray(order)]
 
 
 def codes_of(tokens: Tokens, grid: tuple[int, int], order=None) -> Codes:

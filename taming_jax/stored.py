@@ -10,6 +10,7 @@ Variables are {"params": ..., "codebook": ...}, trees of numpy arrays. Nothing h
 knows what the models are.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,7 +19,7 @@ import json
 import math
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -46,6 +47,7 @@ DTYPES = ("float16", "float32")
 # What of a tokenizer's settings and parameters turns pictures into codes.
 _CODING_SETTINGS = ("encoder", "quantizer")
 _CODING_PARAMS = ("encoder", "quant_conv", "quantizer")
+_PIECE = 2**22  # numbers that are converted at once
 # What is never rounded.
 _EXACT = ("params/quantizer/", "codebook/")
 
@@ -103,6 +105,11 @@ def find(path: str | PurePath, stage: str) -> epath.Path:
     )
 
 
+def read_record(path: str | PurePath, stage: str) -> dict[str, Any]:
+    """All of a stage's config.json; raises ValueError as `find` does."""
+    return json.loads((find(path, stage) / "config.json").read_text())
+
+
 def is_there(path: str | PurePath, stage: str) -> bool:
     """Whether `find` finds it."""
     return _directory(path, stage) is not None
@@ -129,13 +136,24 @@ def bundled() -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in ASSETS.iterdir() if entry.is_dir()))
 
 
-def read(path: str | PurePath, stage: str, best: bool = False) -> Stored:
+def read(
+    path: str | PurePath,
+    stage: str,
+    best: bool = False,
+    *,
+    dtype: Any = np.float32,
+    put: Callable[[str, np.ndarray], Any] = lambda _, array: array,
+) -> Stored:
     """Reads the averaged weights of a stage's newest checkpoint.
 
     Args:
       path: as `find` takes it.
       stage: "vqgan", "condition_vqgan" or "prior".
       best: the best checkpoint by `best_by` instead; an exported model has only one.
+      dtype: of floating arrays.
+      put: what becomes of an array as soon as it is read, by its name: "params/...".
+        Of an exported model there is never more than one array besides what this
+        gives, so that a large one takes no more memory than it has to.
 
     Raises:
       ValueError: if there is none, or it is damaged.
@@ -144,11 +162,16 @@ def read(path: str | PurePath, stage: str, best: bool = False) -> Stored:
     record = json.loads((directory / "config.json").read_text())
     if (directory / "weights.npz").exists():
         variables = {"params": {}, "codebook": {}}
-        variables |= _read_arrays(directory / "weights.npz")
+        variables |= _read_arrays(directory / "weights.npz", dtype, put)
         step = record["step"]
     else:
         metric = best_by(record["config"], stage) if best else None
         step, variables = read_checkpoint(directory, metric)
+        flat = flatten_dict(variables, sep="/", keep_empty_nodes=True)
+        for name, array in flat.items():
+            if isinstance(array, np.ndarray):
+                flat[name] = put(name, _floating_as(array, dtype))
+        variables = unflatten_dict(flat, sep="/")
     return Stored(directory, stage, record, step, variables)
 
 
@@ -336,29 +359,61 @@ def _ranked(directory: epath.Path, steps: Iterable[int], best: Best | None):
     )
 
 
-def _read_arrays(path: epath.Path) -> dict[str, Any]:
-    """The arrays of an .npz as a tree, floating ones as float32.
+def _read_arrays(
+    path: epath.Path, dtype=np.float32, put=lambda _, array: array
+) -> dict[str, Any]:
+    """The arrays of an .npz as a tree, floating ones in `dtype`; `put` as in `read`.
 
     A file of this machine is read array by array. A bucket's is fetched whole, for each
     piece that it is asked for takes a while to come.
     """
     in_one = in_bucket(path)
+    arrays = {}
+    with io.BytesIO(path.read_bytes()) if in_one else path.open("rb") as file:
+        with _undamaged(path):
+            archive = zipfile.ZipFile(file)
+        for entry in archive.namelist():
+            with _undamaged(path):
+                array = _read_array(archive, entry, dtype)
+            name = entry.removesuffix(".npy")
+            arrays[name] = put(name, array)
+    return unflatten_dict(arrays, sep="/")
+
+
+@contextlib.contextmanager
+def _undamaged(path: epath.Path) -> Iterator[None]:
+    """What goes wrong in the block is told as damage of this file."""
     try:
-        with (
-            io.BytesIO(path.read_bytes()) if in_one else path.open("rb") as file,
-            np.load(file, allow_pickle=False) as archive,
-        ):
-            arrays = {name: _in_full(archive[name]) for name in archive.files}
+        yield
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is damaged: {error}; export the model again, or get another copy"
         ) from error
-    return unflatten_dict(arrays, sep="/")
 
 
-def _in_full(array: np.ndarray) -> np.ndarray:
+def _read_array(archive: zipfile.ZipFile, entry: str, dtype) -> np.ndarray:
+    """One array; what is floating is converted piece by piece while it is read."""
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{entry} is in version {version} of the format")
+        shape, by_columns, kept = np.lib.format.read_array_header_1_0(file)
+        if kept.hasobject:
+            raise ValueError(f"{entry} holds no plain numbers")
+        shape = shape[::-1] if by_columns else shape
+        array = np.empty(shape, dtype if kept.kind == "f" else kept)
+        flat = array.reshape(-1)
+        for begin in range(0, flat.size, _PIECE):
+            piece = flat[begin : begin + _PIECE]
+            data = file.read(piece.size * kept.itemsize)
+            piece[:] = np.frombuffer(data, kept, piece.size)
+        file.read(1)  # the end, where the checksum is looked at
+    return array.T if by_columns else array
+
+
+def _floating_as(array: np.ndarray, dtype) -> np.ndarray:
     floating = array.dtype.kind == "f"
-    return array.astype(np.float32, copy=False) if floating else array
+    return array.astype(dtype, copy=False) if floating else array
 
 
 def _rounded(name: str, array: np.ndarray, dtype: str) -> np.ndarray:

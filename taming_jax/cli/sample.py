@@ -84,9 +84,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _request(prior, labels, seed, given, settings) -> dict:
     """What makes the pictures what they are, in JSON's types."""
+    vqgan = prior.tokenizer()
     return {
         "prior": {"directory": str(prior.directory), "step": prior.step},
-        "tokenizer": {"step": prior.vqgan.step, "fingerprint": prior.vqgan.fingerprint},
+        "tokenizer": {"step": vqgan.step, "fingerprint": vqgan.fingerprint},
         "seed": seed,
         "labels": labels.tolist(),
         "given": None if given is None else given.tolist(),
@@ -141,7 +142,7 @@ def _labels(args, prior):
 
 def _shape(args, prior) -> tuple[int, int]:
     """`--height` and `--width` -> (h, w) of the codes; the prior's own by default."""
-    stride = prior.vqgan.stride
+    stride = prior.tokenizer().stride
     pixels = [
         asked or side * stride
         for asked, side in zip((args.height, args.width), prior.grid, strict=True)

@@ -54,15 +54,14 @@ def to_ours(table: Table, tensors: Mapping[str, np.ndarray]) -> dict:
     """
     found, layers = {}, defaultdict(dict)
     for name, tensor in tensors.items():
-        row, numbers = _match(table, name, side="theirs")
-        if row.ours is None:
+        ours, layer, transform = place(table, name)
+        if ours is None:
             continue
-        ours = row.ours.format(**numbers)
-        tensor = row.transform.to_ours(np.asarray(tensor))
-        if row.stacks:
-            layers[ours][int(numbers["layer"])] = tensor
-        else:
+        tensor = transform.to_ours(np.asarray(tensor))
+        if layer is None:
             found[ours] = tensor
+        else:
+            layers[ours][layer] = tensor
     stacked = {ours: _stack(ours, numbered) for ours, numbered in layers.items()}
     return unflatten_dict(found | stacked, sep="/")
 
@@ -80,6 +79,26 @@ def to_theirs(table: Table, tree: Mapping) -> dict[str, np.ndarray]:
             theirs = row.theirs.format(**numbers, layer=layer)
             found[theirs] = row.transform.to_theirs(part)
     return found
+
+
+class Place(NamedTuple):
+    """Where one tensor of theirs goes.
+
+    ours: the array's name, None for what is of no use here.
+    layer: its number in a stacked array, None where the tensor is all of the array.
+    """
+
+    ours: str | None
+    layer: int | None
+    transform: Transform
+
+
+def place(table: Table, name: str) -> Place:
+    """Where the tensor of that name goes; ValueError as in `to_ours`."""
+    row, numbers = _match(table, name, side="theirs")
+    ours = row.ours and row.ours.format(**numbers)
+    layer = int(numbers["layer"]) if row.stacks else None
+    return Place(ours, layer, row.transform)
 
 
 def under(ours: str, theirs: str, table: Iterable[Row]) -> Table:

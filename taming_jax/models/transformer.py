@@ -1,17 +1,19 @@
-"""A decoder-only transformer over tokens: the paper's GPT, or a modern one by fields.
+"""A decoder-only transformer over tokens: the paper's GPT, LlamaGen's, or a modern one.
 
     tokens [B,T] -> embeddings [B,T,D] -> blocks -> norm -> head -> logits [B,T,V]
 
-    B batch    T places, condition tokens first    D width    V vocab_size
-    L layers   S places a cache holds              N heads    E D // N, of one head
+    B batch    T places, condition tokens first    D width    V vocab_size or head_size
+    L layers   S places a cache holds              G heads of keys    E D // heads
 
-The logits at place t are of token t + 1 and depend on tokens 0..t only. Blocks lie in
+All of these are one module by its fields. The logits at place t are of token t + 1 and
+depend on tokens 0..t only. Blocks lie in
 stacked parameters, axis 0 the layer, so that what a deep model compiles to is not
 longer than what a shallow one does. `extend` goes on where a cache has got to, by any
 number of tokens, and gives the logits that the whole sequence would have at once.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -21,7 +23,15 @@ from flax import linen as nn
 from flax import struct
 from jax import lax
 
-from taming_jax.models.attention import INITIAL, MLPS, NORMS, Block, rotary_angles
+from taming_jax.models import positions
+from taming_jax.models.attention import (
+    INITIAL,
+    MLPS,
+    NORMS,
+    Block,
+    rotary_angles,
+    rotation_by,
+)
 from taming_jax.models.fields import DTYPES, choose, strict
 from taming_jax.units import Tokens
 
@@ -36,7 +46,7 @@ UNROLLED = 8
 class Cache:
     """What `extend` keeps of the places that it has seen.
 
-    keys, values: [L,B,N,S,E] in the model's dtype.
+    keys, values: [L,B,G,S,E] in the model's dtype.
     tokens: int32 [B,S].
     index: int32 [], how many places are filled.
     """
@@ -53,15 +63,26 @@ class Transformer(nn.Module):
 
     vocab_size: V, condition tokens included.
     length: the most places of an input, the paper's block_size.
-    grid: height and width of the codes; the image token at row r and column c is at
-        place prefix + r * width + c. Only `rotary` and `above` need it.
+    grid: height and width of the codes. Only `rotary`, `above` and `target_positions`
+        need it.
+    order: image token i is the code at place order[i], counted by rows; None: i.
     prefix: condition tokens before the image tokens.
-    norm, mlp, mlp_width, bias, qk_norm, dropout: of the blocks, see `Block`; dropout
-        also of the embeddings.
+    unmasked: the first so many places see each other, if they are given at once (the
+        original's n_unmasked); more than `prefix` would show codes what they should
+        guess.
+    kv_heads, norm, mlp, mlp_width, bias, qk_norm, dropout, fused: of the blocks, see
+        `Block`; dropout also of the embeddings.
     learned_positions: a vector per place, added to the embeddings.
+    target_positions: a vector for where the token to come stands, added, too; by that
+        tokens can be asked for in any order (RAR, Yu et al. 2024).
     rotary: queries and keys turn with row and column; condition tokens do not.
     rotary_base: ratio of the longest to the shortest wave length.
+    rotary_grid: the grid whose angles stretch over this one; None: its own.
+    vanishing_condition: queries and keys of condition tokens are zeros (LlamaGen, whose
+        table of rotations has zeros there); needs `rotary`.
     tied_head: the head's weights are the embeddings.
+    head_size: logits are of the first so many tokens only; None: of all.
+    zero_head: the head begins as zeros (LlamaGen).
     condition_everywhere: add the one condition token's embedding at every place.
     above: add an embedding of the code above the one to come, which is that of the
         place whose successor is asked for, one row up; small models learn sooner.
@@ -77,20 +98,29 @@ class Transformer(nn.Module):
     width: int
     layers: int
     heads: int
+    kv_heads: int | None = None
     grid: Sequence[int] | None = None
+    order: Sequence[int] | None = None
     prefix: int = 1
+    unmasked: int = 0
     norm: str = "layer"
     mlp: str = "gelu"
     mlp_width: int | None = None
     bias: bool = True
     learned_positions: bool = True
+    target_positions: bool = False
     rotary: bool = False
     rotary_base: float = 10_000.0
+    rotary_grid: Sequence[int] | None = None
+    vanishing_condition: bool = False
     qk_norm: bool = False
     tied_head: bool = False
+    head_size: int | None = None
+    zero_head: bool = False
     condition_everywhere: bool = False
     above: bool = False
     dropout: float = 0.0
+    fused: bool = True
     remat: bool = False
     dtype: str = "float32"
     gather: Callable | None = None
@@ -104,16 +134,40 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"width={self.width} is not divided by heads={self.heads}; change one"
             )
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(
+                f"heads={self.heads} do not share kv_heads={self.kv_heads} evenly: one "
+                "has to divide the other"
+            )
         if self.rotary and self.width // self.heads % 4:
             raise ValueError(
                 f"rotary positions need heads whose width is a multiple of 4, not "
                 f"{self.width} / {self.heads}: change width or heads"
             )
-        if (self.rotary or self.above) and self.grid is None:
-            raise ValueError("rotary and above need grid=(height, width) of the codes")
+        if self.vanishing_condition and not self.rotary:
+            raise ValueError(
+                "vanishing_condition=True is of rotary positions: set rotary=True"
+            )
+        if (self.rotary or self.above or self.target_positions) and self.grid is None:
+            raise ValueError(
+                "rotary, above and target_positions need grid=(height, width) of the "
+                "codes"
+            )
         if self.condition_everywhere and self.prefix != 1:
             raise ValueError(
                 f"condition_everywhere is for one condition token, not {self.prefix}"
+            )
+        if self.order is not None:
+            count = len(self.order) if self.grid is None else math.prod(self.grid)
+            if sorted(self.order) != list(range(count)):
+                raise ValueError(
+                    f"order is no permutation of the {count} places of a grid "
+                    f"{self.grid}: name each place from 0 on once"
+                )
+        if not 0 < (self.head_size or 1) <= self.vocab_size:
+            raise ValueError(
+                f"head_size={self.head_size}: there are vocab_size={self.vocab_size} "
+                "tokens; give as many or fewer, or None"
             )
 
     def setup(self):
@@ -124,6 +178,9 @@ class Transformer(nn.Module):
         if self.learned_positions:
             shape = (self.length, self.width)
             self.positions = self.param("positions", nn.initializers.zeros, shape)
+        if self.target_positions:
+            shape = (math.prod(self.grid), self.width)
+            self.targets = self.param("target_positions", INITIAL, shape)
         if self.has_variable("params", "blocks"):  # stacked, or as `unstacked` has them
             self.blocks = self.get_variable("params", "blocks")
         else:
@@ -132,22 +189,36 @@ class Transformer(nn.Module):
         self.drop = nn.Dropout(self.dropout)
         if not self.tied_head:
             self.head = nn.Dense(
-                self.vocab_size,
+                self.head_size or self.vocab_size,
                 use_bias=False,
-                kernel_init=INITIAL,
+                kernel_init=nn.initializers.zeros if self.zero_head else INITIAL,
                 dtype=DTYPES[self.dtype],
                 dot_general=partial(lax.dot_general, preferred_element_type=F32),
             )
 
-    def __call__(self, tokens: Tokens, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, tokens: Tokens, *, embeddings=None, shuffle=None, train: bool = False
+    ) -> jax.Array:
         """Tokens [B,T], T up to `length` -> logits float32 [B,T,V].
 
         Takes the rng "dropout" where there is dropout and `train` is set.
+
+        embeddings: float [B,P,D], what stands before the tokens in place of condition
+            tokens; the logits are then [B,P+T,V].
+        shuffle: int32 [B,N] for all N image tokens, the last included: in which other
+            order than its own the model gets them, see `positions.homes`.
         """
-        self._check_length(tokens.shape[1], "an input")
-        places = jnp.arange(tokens.shape[1])
-        x = self._embed(tokens, tokens, places, train=train)
-        angles, mask = self._angles(places), places[:, None] >= places
+        history = tokens
+        if embeddings is not None:
+            before = jnp.zeros(embeddings.shape[:2], tokens.dtype)
+            history = jnp.concatenate([before, tokens], axis=1)
+        self._check_length(history.shape[1], "an input")
+        self._check_shuffle(shuffle)
+        places = jnp.arange(history.shape[1])
+        x = self._embed(tokens, history, places, embeddings, shuffle, train=train)
+        rotation, mask = self._rotation(places, shuffle), None
+        if self.unmasked:
+            mask = self._mask(places, places)
         drops = train and self.dropout > 0
         key = self.make_rng("dropout") if drops else None
         block = self._block()
@@ -156,29 +227,36 @@ class Transformer(nn.Module):
             params = self.gather(params) if self.gather else params
             rngs = {"dropout": jax.random.fold_in(key, i)} if drops else {}
             return block.apply(
-                {"params": params}, x, angles, mask, train=train, rngs=rngs
+                {"params": params}, x, rotation, mask, train=train, rngs=rngs
             )
 
         if self.remat:
             layer = jax.checkpoint(layer, prevent_cse=self.layers <= UNROLLED)
         return self._logits(self._over_layers(layer, x))
 
-    def extend(self, tokens: Tokens, cache: Cache) -> tuple[jax.Array, Cache]:
+    def extend(
+        self, tokens: Tokens, cache: Cache, *, embeddings=None
+    ) -> tuple[jax.Array, Cache]:
         """Tokens [B,t] that follow those in the cache -> (logits [B,t,V], cache).
 
         There must be room for them: the index, not known yet, is not looked at here.
+        `embeddings` [B,P,D] come before the tokens, as in a call.
         """
-        places = cache.index + jnp.arange(tokens.shape[1])
-        history = lax.dynamic_update_slice(cache.tokens, tokens, (0, cache.index))
-        x = self._embed(tokens, history, places, train=False)
-        angles = self._angles(places)
-        mask = places[:, None] >= jnp.arange(history.shape[1])
+        following = tokens
+        if embeddings is not None:
+            before = jnp.zeros(embeddings.shape[:2], tokens.dtype)
+            following = jnp.concatenate([before, tokens], axis=1)
+        places = cache.index + jnp.arange(following.shape[1])
+        history = lax.dynamic_update_slice(cache.tokens, following, (0, cache.index))
+        x = self._embed(tokens, history, places, embeddings, train=False)
+        rotation = self._rotation(places)
+        mask = self._mask(places, jnp.arange(history.shape[1]))
         block = self._block()
 
         def layer(carry, params, i):
             x, keys, values = carry
             apply = partial(block.apply, {"params": params}, x)
-            q, k, v = apply(angles, method="project")
+            q, k, v = apply(rotation, method="project")
             at = (i, 0, 0, cache.index, 0)
             keys = lax.dynamic_update_slice(keys, k[None], at)
             values = lax.dynamic_update_slice(values, v[None], at)
@@ -193,7 +271,8 @@ class Transformer(nn.Module):
     def empty_cache(self, batch: int, length: int) -> Cache:
         """A cache for `batch` sequences of up to `length` places."""
         self._check_length(length, "a cache")
-        shape = (self.layers, batch, self.heads, length, self.width // self.heads)
+        heads = self.kv_heads or self.heads
+        shape = (self.layers, batch, heads, length, self.width // self.heads)
         keys, values = (jnp.zeros(shape, DTYPES[self.dtype]) for _ in range(2))
         tokens = jnp.zeros((batch, length), jnp.int32)
         return Cache(keys, values, tokens, jnp.zeros((), jnp.int32))
@@ -220,34 +299,60 @@ class Transformer(nn.Module):
             carry = layer(carry, params, i)
         return carry
 
-    def _embed(self, tokens, history, places, *, train: bool):
+    def _embed(
+        self, tokens, history, places, embeddings=None, shuffle=None, *, train: bool
+    ):
         """Tokens [B,t] at places [t] of the history [B,S] -> float [B,t,D]."""
         x = self.embedding[tokens]
+        if embeddings is not None:
+            x = jnp.concatenate([embeddings, x], axis=1)
         if self.learned_positions:
-            x += self.positions[places]
+            x += self.positions[positions.homes(places, self.prefix, shuffle)]
+        if self.target_positions:
+            target = positions.homes(places + 1, self.prefix, shuffle) - self.prefix
+            vectors = self.targets[jnp.clip(target, 0, len(self.targets) - 1)]
+            x += jnp.where((target >= 0)[..., None], vectors, 0.0)
         if self.condition_everywhere:
             x += self.embedding[history[:, :1]]
         if self.above:
-            back = places - (self.grid[1] - 1)  # [t]
-            codes = history[:, jnp.maximum(back, 0)]
-            is_code = (back >= self.prefix)[:, None]
-            x += jnp.where(is_code, self.embedding_above[codes], 0.0)
+            over = positions.above(self.grid, self.prefix, self.order)
+            over = jnp.asarray(over)[places]  # [t]
+            codes = history[:, jnp.maximum(over, 0)]
+            x += jnp.where((over >= 0)[:, None], self.embedding_above[codes], 0.0)
         return self.drop(x.astype(DTYPES[self.dtype]), deterministic=not train)
 
     def _logits(self, x):
         x = self.norm_out(x)
         if not self.tied_head:
             return self.head(x)
-        table = self.embedding.astype(x.dtype)
+        table = self.embedding[: self.head_size].astype(x.dtype)
         return jnp.einsum("btd,vd->btv", x, table, preferred_element_type=F32)
 
-    def _angles(self, places):
-        """Rotary angles float32 [t,E/2] of places [t]; zero for condition tokens."""
+    def _rotation(self, places, shuffle=None):
+        """Of queries and keys at places [t]; condition tokens do not turn."""
         if not self.rotary:
             return None
-        rows, columns = jnp.divmod(jnp.maximum(places - self.prefix, 0), self.grid[1])
+        image = positions.homes(places, self.prefix, shuffle) - self.prefix
+        place = jnp.maximum(image, 0)
+        if self.order is not None:
+            place = jnp.asarray(self.order)[place]
+        at = jnp.divmod(place, self.grid[1])  # rows and columns, [t] or [B,t]
+        if self.rotary_grid is not None:
+            at = [
+                x * (n / m)
+                for x, n, m in zip(at, self.rotary_grid, self.grid, strict=True)
+            ]
         width = self.width // self.heads
-        return rotary_angles(rows, columns, head_width=width, base=self.rotary_base)
+        angles = rotary_angles(*at, head_width=width, base=self.rotary_base)
+        return rotation_by(angles, image >= 0 if self.vanishing_condition else True)
+
+    def _mask(self, places, seen):
+        """Which of the places `seen` [S] each of `places` [t] may see: bool [t,S]."""
+        mask = places[:, None] >= seen
+        if self.unmasked:
+            together = (places[:, None] < self.unmasked) & (seen < self.unmasked)
+            mask |= together & (seen <= places[-1])
+        return mask
 
     @nn.nowrap
     def _block(self) -> Block:
@@ -261,6 +366,22 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"{what} of {places} places; this transformer has from 1 to "
                 f"length={self.length}"
+            )
+
+    @nn.nowrap
+    def _check_shuffle(self, shuffle) -> None:
+        if shuffle is None:
+            return
+        places = self.prefix + shuffle.shape[1]
+        if not self.target_positions or self.above:
+            raise ValueError(
+                "a shuffled sequence needs target_positions=True, to say what comes, "
+                "and above=False"
+            )
+        if self.learned_positions and self.length < places:
+            raise ValueError(
+                f"shuffled, the last token is shown, too: {places} places; this "
+                f"transformer has length={self.length}"
             )
 
     @nn.nowrap

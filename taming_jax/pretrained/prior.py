@@ -16,11 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from taming_jax import stored
 from taming_jax.compilation import jit
-from taming_jax.conditions import Vocabulary, image_tokens
+from taming_jax.conditions import Vocabulary, codes_of, image_tokens
+from taming_jax.models.positions import at_grid
 from taming_jax.models.transformer import Transformer
+from taming_jax.orders import is_raster, make_order
 from taming_jax.pretrained import requests
 from taming_jax.pretrained.vqgan import PretrainedVQGAN, load_vqgan
 from taming_jax.sampling import sample_tokens
@@ -37,46 +40,69 @@ SCHEDULES = {
 }
 
 
-def load_prior(path, dtype=None, mesh=None, *, best: bool = False) -> "PretrainedPrior":
+def load_prior(
+    path, dtype=None, mesh=None, *, best: bool = False, grid=None
+) -> "PretrainedPrior":
     """Loads a prior's averaged (EMA) weights, and its tokenizer with it.
 
     Args:
-      path: a run's directory W, its W/prior, an exported model, or a bundled name.
-      dtype: of activations and weights, e.g. "bfloat16"; None: as it was trained.
+      path: a run's directory W, its W/prior, an exported or converted model, or a
+        bundled name.
+      dtype: of activations and weights, e.g. "bfloat16"; None: as it was trained. An
+        exported model is read into it array by array.
       mesh: a `jax.sharding.Mesh` with axes data, fsdp and tensor; None: one device.
       best: the checkpoint of the lowest validation loss instead of the newest.
+      grid: (h, w) of the codes, where another is wanted than it was trained on: what
+        it knows of positions is then interpolated, see `models.positions.at_grid`.
 
     Raises:
       ValueError: if there is no trained prior, if its tokenizer is gone or was trained
-        again since, or if the mesh's `tensor` does not divide its heads.
+        again since, if the mesh's `tensor` does not divide its heads, or if its order
+        does not fit the grid. A prior that was converted without a tokenizer has none.
     """
-    model = stored.read(path, "prior", best=best)
-    recipe = PriorRecipe.from_config(model.config["prior"])
-    facts = model.record["facts"]
+    given = None if dtype is None else jnp.dtype(dtype)
+    record = stored.read_record(path, "prior")
+    recipe, facts = PriorRecipe.from_config(record["config"]["prior"]), record["facts"]
     settings = dict(recipe.model)
-    if dtype is not None:
-        settings["dtype"] = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+    if given is not None:
+        settings["dtype"] = given.name
+    told = {"kind": recipe.condition, "start": 0, **facts.get("condition", {})}
     vocabulary = Vocabulary(
-        facts["codes"], len(facts["class_names"]), recipe.shared_vocabulary
+        facts["codes"],
+        len(facts["class_names"]),
+        recipe.shared_vocabulary,
+        told["start"],
     )
-    module = make_transformer(settings, vocabulary, tuple(facts["grid"]))
+    module = make_transformer(settings, vocabulary, tuple(facts["grid"]), recipe.order)
     if mesh is not None:
-        meshes.check_heads(module.heads, mesh)
-    vqgan = load_vqgan(
-        recipe.tokenizer or model.directory.parent, dtype, mesh, stage="vqgan"
+        meshes.check_heads(module.kv_heads or module.heads, mesh)
+    model = stored.read(
+        path,
+        "prior",
+        best=best,
+        dtype=given or np.float32,
+        put=lambda name, array: _placed(name, array, mesh),
     )
-    _check_tokenizer(model.directory, facts["tokenizer"]["fingerprint"], vqgan)
     params = model.variables["params"]
-    if dtype is not None:
-        params = jax.tree.map(lambda array: array.astype(settings["dtype"]), params)
-    places = None if mesh is None else meshes.state_shardings(params, mesh)
+    if grid is not None and tuple(grid) != module.grid:
+        order = make_order(recipe.order, grid)
+        module, params = at_grid(
+            module, params, tuple(grid), None if is_raster(order) else order
+        )
+    fingerprint, vqgan = facts["tokenizer"]["fingerprint"], None
+    if fingerprint is not None:
+        place = recipe.tokenizer or model.directory.parent
+        vqgan = load_vqgan(place, dtype, mesh, stage="vqgan")
+        _check_tokenizer(model.directory, fingerprint, vqgan)
     return PretrainedPrior(
         module,
-        jax.device_put(params, places),
+        params,
         vocabulary,
         vqgan=vqgan,
         recipe=recipe,
         class_names=facts["class_names"],
+        told=told["kind"],
+        any_grid=facts.get("any_grid", False),
         config=model.config,
         directory=model.directory,
         step=model.step,
@@ -87,12 +113,15 @@ class PretrainedPrior:
     """A prior with its weights and its tokenizer.
 
     Attributes:
-      vqgan: the tokenizer, a `PretrainedVQGAN`.
+      vqgan: the tokenizer, a `PretrainedVQGAN`; None: it was converted without one.
       condition_vqgan: of a condition that is a picture; None: it has none.
       module, params: the Flax module and its parameters.
       vocabulary: which tokens are codes and which are labels.
-      class_names: of labels 0, 1, ...; empty for an unconditional prior.
+      class_names: of labels 0, 1, ...; empty where it is told something else.
+      told: what its condition is: "label", "none", or of a published prior what its
+        authors call it ("depth"), whose tokens are then given.
       grid: (h, w) of the codes that it was trained on.
+      any_grid: whether it takes any grid that it has places for.
       order: int32 [h * w]; token i is the code at place `order[i]`, counted by rows.
       config, directory, step: as in `PretrainedVQGAN`.
     """
@@ -105,9 +134,11 @@ class PretrainedPrior:
         params: Mapping[str, Any],
         vocabulary: Vocabulary,
         *,
-        vqgan: PretrainedVQGAN,
+        vqgan: PretrainedVQGAN | None,
         recipe: PriorRecipe,
         class_names: Sequence[str],
+        told: str,
+        any_grid: bool = False,
         config: Mapping[str, Any],
         directory,
         step: int,
@@ -116,11 +147,12 @@ class PretrainedPrior:
         self.vqgan, self.class_names = vqgan, tuple(class_names)
         self._recipe = recipe
         self.config, self.directory, self.step = config, directory, step
-        self.grid = module.grid
-        self.order = np.arange(module.grid[0] * module.grid[1], dtype=np.int32)
+        self.told, self.any_grid, self.grid = told, any_grid, module.grid
+        self.order = make_order(module.order or "raster", module.grid)
 
         def logits(params, prefix, codes):
-            sequence = jnp.concatenate([prefix, image_tokens(codes)], axis=1)[:, :-1]
+            tokens = image_tokens(codes, module.order)
+            sequence = jnp.concatenate([prefix, tokens], axis=1)[:, :-1]
             return module.apply({"params": params}, sequence)[:, prefix.shape[1] - 1 :]
 
         self._logits = jit(logits)
@@ -135,14 +167,16 @@ class PretrainedPrior:
 
         Args:
           codes: int32 [B, h, w].
-          condition: labels int32 [B], or None in an unconditional prior.
+          condition: labels int32 [B]; tokens [B, n] or codes [B, h', w'] in a prior
+            of "tokens"; None in an unconditional prior.
 
         Raises:
           ValueError: for codes or labels that this prior does not have.
         """
-        codes = requests.grids(codes, self.grid, range(self.vocabulary.codes))
-        condition = requests.labels(condition, self.class_names)
-        prefix = self.vocabulary.condition_tokens(condition, len(codes))
+        codes = self._codes(codes, range(self.vocabulary.codes))
+        condition = self._condition(condition)
+        prefix = self._prefix(condition, len(codes))
+        requests.check_places(codes.shape[1:], prefix.shape[1], self.module.length)
         return self._logits(self.params, prefix, codes)
 
     def sample(
@@ -163,9 +197,9 @@ class PretrainedPrior:
 
         Args:
           key: one key, or keys [B]; of one key, sample i is drawn with fold_in(key, i).
-          condition: labels int32 [B]; None in an unconditional prior.
+          condition: as `logits` takes it.
           batch: B; needed only without a condition, keys or given codes.
-          shape: (h, w); None: as trained.
+          shape: (h, w); None: as trained, or as the given codes are.
           temperature: above 0.
           top_k: draw among the k likeliest codes (and those equal to the last of them).
           top_p: draw among the likeliest codes that together have this probability.
@@ -178,22 +212,30 @@ class PretrainedPrior:
         Raises:
           ValueError: for what this prior cannot do; it says what it can.
         """
-        condition = requests.labels(condition, self.class_names)
-        requests.check_shape(shape, self.grid, self.vqgan.stride)
+        condition = self._condition(condition)
+        if given is not None:
+            given = self._codes(given, range(-1, self.vocabulary.codes))
+            shape = given.shape[1:] if shape is None and self.any_grid else shape
+        stride = None if self.vqgan is None else self.vqgan.stride
+        if not self.any_grid:
+            requests.check_shape(shape, self.grid, stride)
+        shape = self.grid if shape is None else tuple(shape)
         guided = guidance != 1
         requests.check_guidance(
             guidance, guidance_schedule, SCHEDULES, self._recipe.label_dropout > 0
         )
-        if given is not None:
-            codes = range(-1, self.vocabulary.codes)
-            given = image_tokens(requests.grids(given, self.grid, codes))
         keys, batch = requests.keys(key, batch, condition, given)
-        count = len(self.order)
+        prefix = self._prefix(condition, batch)
+        requests.check_places(shape, prefix.shape[1], self.module.length)
+        if given is not None:
+            requests.check_given(given.shape[1:], shape)
+            given = image_tokens(given, self.module.order)
+        count = shape[0] * shape[1]
         tokens = sample_tokens(
             self.module,
             self.params,
             keys,
-            self.vocabulary.condition_tokens(condition, batch),
+            prefix,
             count=count,
             codes=self.vocabulary.codes,
             unguided_prefix=self.vocabulary.no_label(batch) if guided else None,
@@ -204,17 +246,54 @@ class PretrainedPrior:
             guidance=_schedule(guidance, guidance_schedule, count) if guided else 1.0,
             greedy=greedy,
         )
-        return tokens.reshape(batch, *self.grid)
+        return codes_of(tokens, shape, self.module.order)
 
     def generate(self, key, condition: Labels | None = None, **settings) -> Images:
-        """`sample`, then decode: images [B, H, W, C] in [-1, 1]; keywords as there."""
-        return self.vqgan.decode(self.sample(key, condition, **settings))
+        """`sample`, then decode: images [B, H, W, C] in [-1, 1]; keywords as there.
+
+        Raises:
+          ValueError: as `sample`, and if there is no tokenizer to decode with.
+        """
+        decode = self.tokenizer().decode
+        return decode(self.sample(key, condition, **settings))
+
+    def tokenizer(self) -> PretrainedVQGAN:
+        """The tokenizer; raises ValueError where the prior came without one."""
+        if self.vqgan is None:
+            raise ValueError(
+                f"{self.directory} was converted without its tokenizer, so that it "
+                "gives codes (sample) and no pictures: convert it again with "
+                "--tokenizer DIR, where DIR has the tokenizer, converted"
+            )
+        return self.vqgan
+
+    def _codes(self, given, allowed: range) -> np.ndarray:
+        return requests.grids(given, None if self.any_grid else self.grid, allowed)
+
+    def _condition(self, given) -> np.ndarray | None:
+        """Labels [B] or tokens [B,n], checked; None without a condition."""
+        if self._recipe.condition == "tokens":
+            return requests.tokens(given, self.told, range(self.module.vocab_size))
+        return requests.labels(given, self.class_names)
+
+    def _prefix(self, condition: np.ndarray | None, batch: int) -> jax.Array:
+        """What `_condition` gives -> condition tokens int32 [B,n]."""
+        if self._recipe.condition == "tokens":
+            return jnp.asarray(condition)
+        return self.vocabulary.condition_tokens(condition, batch)
 
 
 def _schedule(guidance: float, schedule: str, count: int) -> np.ndarray:
     """Guidance of each of `count` tokens, float32 [count]."""
     done = np.linspace(0.0, 1.0, count, dtype=np.float32)
     return 1.0 + (guidance - 1.0) * SCHEDULES[schedule](done)
+
+
+def _placed(name: str, array: np.ndarray, mesh) -> jax.Array:
+    """An array of the weights on its devices."""
+    tree = unflatten_dict({name: array}, sep="/")
+    places = None if mesh is None else meshes.state_shardings(tree, mesh)
+    return jax.tree.leaves(jax.device_put(tree, places))[0]
 
 
 def _check_tokenizer(directory, fingerprint: str, vqgan: PretrainedVQGAN) -> None:

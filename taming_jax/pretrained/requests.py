@@ -48,17 +48,40 @@ def labels(given, class_names: Sequence[str]) -> np.ndarray | None:
     return asked.astype(np.int32)
 
 
-def grids(given, grid: tuple[int, int], allowed: range) -> np.ndarray:
-    """Codes int32 [B, h, w].
+def tokens(given, kind: str, allowed: range) -> np.ndarray:
+    """A condition that is given as tokens, int32 [B, n]; a grid of them by rows.
+
+    Raises:
+      ValueError: for none, and for what is no [B, n] or [B, h, w] of allowed integers.
+    """
+    what = (
+        f"this prior is told {kind}, as tokens int32 [B, n] or codes [B, h, w] from "
+        f"{allowed[0]} to {allowed[-1]}"
+    )
+    if given is None:
+        raise ValueError(f"{what}, and was told nothing: give condition=")
+    asked = np.asarray(given)
+    whole = np.issubdtype(asked.dtype, np.integer)
+    if asked.ndim not in (2, 3) or not asked.size or not whole:
+        raise ValueError(f"{what}; the condition is {asked.dtype} {asked.shape}")
+    if not allowed[0] <= asked.min() <= asked.max() <= allowed[-1]:
+        raise ValueError(
+            f"{what}; the condition reaches from {asked.min()} to {asked.max()}"
+        )
+    return asked.reshape(len(asked), -1).astype(np.int32)
+
+
+def grids(given, grid: tuple[int, int] | None, allowed: range) -> np.ndarray:
+    """Codes int32 [B, h, w]; of any grid where `grid` is None.
 
     Raises:
       ValueError: for another grid, and for codes that are not allowed.
     """
     codes = np.asarray(given)
-    if codes.ndim != 3 or codes.shape[1:] != grid:
+    if codes.ndim != 3 or not codes.size or (grid and codes.shape[1:] != grid):
+        wanted = f" with (h, w) = {grid}" if grid else ""
         raise ValueError(
-            f"codes have shape {codes.shape}: this prior reads [B, h, w] with (h, w) = "
-            f"{grid}"
+            f"codes have shape {codes.shape}: this prior reads [B, h, w]{wanted}"
         )
     smallest, largest = allowed[0], allowed[-1]
     is_whole = np.issubdtype(codes.dtype, np.integer)
@@ -70,12 +93,32 @@ def grids(given, grid: tuple[int, int], allowed: range) -> np.ndarray:
     return codes.astype(np.int32)
 
 
-def check_shape(shape, grid: tuple[int, int], stride: int) -> None:
+def check_shape(shape, grid: tuple[int, int], stride: int | None) -> None:
     """Raises ValueError for a grid that the prior has no positions for."""
     if shape is not None and tuple(shape) != grid:
+        pixels = f", {grid[0] * stride} x {grid[1] * stride} pixels" if stride else ""
         raise ValueError(
-            f"shape={tuple(shape)}: this prior has positions for {grid} codes, "
-            f"{grid[0] * stride} x {grid[1] * stride} pixels; leave shape out"
+            f"shape={tuple(shape)}: this prior has positions for {grid} codes{pixels}; "
+            "leave shape out, or load it with grid= to have them interpolated"
+        )
+
+
+def check_places(shape, condition: int, length: int) -> None:
+    """Raises ValueError for a condition and a grid that are longer than the prior."""
+    places = condition + shape[0] * shape[1] - 1  # the last token is never shown
+    if places > length:
+        raise ValueError(
+            f"{condition} condition tokens and {shape[0]} x {shape[1]} codes take "
+            f"{places} places, and this prior has {length}: give fewer"
+        )
+
+
+def check_given(given: tuple[int, int], shape: tuple[int, int]) -> None:
+    """Raises ValueError for given codes of another grid than the one to be drawn."""
+    if tuple(given) != tuple(shape):
+        raise ValueError(
+            f"given codes are {tuple(given)} and shape={tuple(shape)}: give them for "
+            "the whole grid, -1 where one is to be drawn"
         )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from taming_jax import pictures, stored, units
 from taming_jax.compilation import jit
-from taming_jax.conditions import Vocabulary
+from taming_jax.conditions import Vocabulary, codes_of
 from taming_jax.models.transformer import Transformer
+from taming_jax.orders import Order, is_raster, make_order
 from taming_jax.sampling import sample_keys, sample_tokens
 from taming_jax.training import mesh as meshes
 from taming_jax.training.initial import start_from
@@ -58,8 +59,8 @@ def make_prior_stage(
     meshes.check_batch(recipe.run.batch_size, recipe.run.accumulate, mesh)
     grid = code_grid(config["data"]["image_size"], tokenizer.module.stride)
     vocabulary = make_vocabulary(recipe, tokenizer.module.codebook_size, class_names)
-    model = make_transformer(recipe.model, vocabulary, grid)
-    meshes.check_heads(model.heads, mesh)
+    model = make_transformer(recipe.model, vocabulary, grid, recipe.order)
+    meshes.check_heads(model.kv_heads or model.heads, mesh)
     gathering = at_use(model, mesh)
 
     key = jax.random.key(config["seed"])
@@ -119,8 +120,14 @@ def make_vocabulary(
     """The recipe's vocabulary for a tokenizer of so many codes.
 
     Raises:
-      ValueError: for a prior of labels on data that have none.
+      ValueError: for a prior of labels on data that have none, and for one of what
+        no data have.
     """
+    if recipe.condition == "tokens":
+        raise ValueError(
+            "prior.condition='tokens' is told by whoever draws, and training reads "
+            "nothing of the kind: set prior.condition='label' or 'none'"
+        )
     if recipe.condition == "none":
         return Vocabulary(codes, 0, recipe.shared_vocabulary)
     if not class_names:
@@ -133,15 +140,38 @@ def make_vocabulary(
 
 
 def make_transformer(
-    settings: Mapping[str, Any], vocabulary: Vocabulary, grid: tuple[int, int]
+    settings: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    grid: tuple[int, int],
+    order: Order = "raster",
 ) -> Transformer:
-    """`config.prior.model` as a transformer: one condition token, then the grid."""
-    return Transformer(
-        vocab_size=vocabulary.size,
-        grid=grid,
-        prefix=1,
-        **{"length": grid[0] * grid[1]} | dict(settings),
-    )
+    """`config.prior.model` as a transformer: one condition token, then the grid.
+
+    What settings say of these themselves, such as a larger vocabulary, holds.
+
+    Raises:
+      ValueError: for an order that does not fit the grid, a vocabulary that lacks
+        tokens, and what a `Transformer` refuses.
+    """
+    places = make_order(order, grid)
+    prefix = settings.get("prefix", 1)
+    shuffled = settings.get("target_positions", False)  # also the last token is shown
+    defaults = {
+        "vocab_size": vocabulary.size,
+        "prefix": prefix,
+        "length": prefix + len(places) - (not shuffled),
+        "order": None if is_raster(places) else tuple(places.tolist()),
+    }
+    model = Transformer(grid=tuple(grid), **defaults | dict(settings))
+    largest = model.head_size or model.vocab_size
+    if model.vocab_size < vocabulary.size or largest < vocabulary.codes:
+        raise ValueError(
+            f"the prior's model has vocab_size={model.vocab_size} and logits of "
+            f"{largest} tokens; the tokenizer has {vocabulary.codes} codes, with what "
+            f"else is said {vocabulary.size} tokens: set vocab_size and head_size "
+            "accordingly, or leave them out"
+        )
+    return model
 
 
 def make_init(
@@ -182,7 +212,9 @@ def _make_evaluate(model: Transformer, vocabulary: Vocabulary, tokenizer: Tokeni
     """`evaluate(state, batch, variables)` with the averaged weights."""
 
     def evaluate(state: TrainState, batch: Mapping, variables: Any) -> dict:
-        condition, tokens = read_batch(batch, vocabulary, tokenizer.encode, variables)
+        condition, tokens = read_batch(
+            batch, vocabulary, tokenizer.encode, variables, model.order
+        )
         losses, hits = nll(model, state.ema, condition, tokens, tokens)
         counted = batch["mask"].astype(jnp.float32)
         loss = (losses.mean(1) * counted).sum()
@@ -215,7 +247,7 @@ def _make_show(recipe, model, vocabulary, grid, key, draw):
             codes=vocabulary.codes,
             **sampling_arguments(recipe.sampling, vocabulary, PICTURES),
         )
-        return {"samples": draw(tokens.reshape(-1, *grid), labels)}
+        return {"samples": draw(codes_of(tokens, grid, model.order), labels)}
 
     return show
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from taming_jax.conditions import Vocabulary, image_tokens
+from taming_jax.models.schedules import ramp
 from taming_jax.models.transformer import Transformer
 from taming_jax.training.accumulation import accumulate
 from taming_jax.training.optimizer import apply_gradients, make_optimizer
@@ -25,7 +26,7 @@ from taming_jax.training.state import TrainState, advance, ema_update
 from taming_jax.units import Codes, Images, Tokens, as_images
 
 # What a key is for: keys are fold_in(fold_in(key(seed), step), PURPOSE).
-DROPOUT, LABELS, KEEP, REPLACE = range(4)
+DROPOUT, LABELS, KEEP, REPLACE, ORDER = range(5)
 
 TERMS = ("loss", "grad_norm")  # watched for NaN and infinity
 
@@ -57,23 +58,32 @@ def make_train_step(
 
     def step(state: TrainState, batch: Mapping, tokenizer: Any):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        condition, tokens = read_batch(batch, vocabulary, encode, tokenizer)
+        condition, tokens = read_batch(
+            batch, vocabulary, encode, tokenizer, model.order
+        )
         condition = drop_labels(
             condition, vocabulary.nothing, recipe.label_dropout, _for(key, LABELS)
         )
-        seen = _disturb(tokens, vocabulary.size, recipe.pkeep, key)
+        shuffle, share = None, random_share(recipe, state.step)
+        if recipe.random_order:
+            shuffle = random_orders(_for(key, ORDER), tokens.shape, share)
+            tokens = jnp.take_along_axis(tokens, shuffle, axis=1)
+        seen = _disturb(tokens, model.vocab_size, recipe.pkeep, key)
 
         def differentiate(carry, sequences, part):
             rngs = {"dropout": jax.random.fold_in(_for(key, DROPOUT), part)}
             (_, metrics), grads = jax.value_and_grad(
-                lambda params: _loss(model, params, *sequences, rngs), has_aux=True
+                lambda params: _loss(model, params, *sequences, rngs=rngs),
+                has_aux=True,
             )(state.params)
             return carry, Means(grads, metrics), ()
 
         _, means, _ = accumulate(
-            differentiate, (), (condition, seen, tokens), run.accumulate
+            differentiate, (), (condition, seen, tokens, shuffle), run.accumulate
         )
         metrics = dict(means.metrics)
+        if recipe.random_order:
+            metrics["random_order"] = share
         params, opt_state, metrics["grad_norm"] = apply_gradients(
             optimizer, means.grads, state.opt_state, state.params
         )
@@ -90,15 +100,15 @@ def make_train_step(
 
 
 def read_batch(
-    batch: Mapping, vocabulary: Vocabulary, encode: Encode, tokenizer: Any
+    batch: Mapping, vocabulary: Vocabulary, encode: Encode, tokenizer: Any, order=None
 ) -> tuple[Tokens, Tokens]:
-    """A batch -> (condition tokens [B, n], image tokens [B, T])."""
+    """A batch -> (condition tokens [B, n], image tokens [B, T] in the given order)."""
     if "codes" in batch:
         codes = batch["codes"]
     else:
         codes = encode(tokenizer, as_images(batch["image"]))
     labels = batch["label"] if vocabulary.classes else None
-    return vocabulary.condition_tokens(labels, len(codes)), image_tokens(codes)
+    return vocabulary.condition_tokens(labels, len(codes)), image_tokens(codes, order)
 
 
 def make_prior_optimizer(recipe: PriorRecipe) -> optax.GradientTransformation:
@@ -117,6 +127,7 @@ def nll(
     condition: Tokens,
     seen: Tokens,
     tokens: Tokens,
+    shuffle: jax.Array | None = None,
     *,
     train: bool = False,
     rngs: Mapping | None = None,
@@ -129,6 +140,8 @@ def nll(
       condition: int32 [B, n].
       seen: int32 [B, T], the image tokens as the model is shown them.
       tokens: int32 [B, T], those that it should predict.
+      shuffle: int32 [B, T], which of the model's own order these are; None: they are
+        in that order.
       train: whether dropout is on.
       rngs: of it, under "dropout".
 
@@ -136,7 +149,9 @@ def nll(
       (nll, hits), float32 [B, T] both.
     """
     sequence = jnp.concatenate([condition, seen], axis=1)[:, :-1]
-    logits = model.apply({"params": params}, sequence, train=train, rngs=rngs)
+    logits = model.apply(
+        {"params": params}, sequence, shuffle=shuffle, train=train, rngs=rngs
+    )
     logits = logits[:, condition.shape[1] - 1 :]  # [B, T, V]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
     return losses, (logits.argmax(-1) == tokens).astype(jnp.float32)
@@ -150,6 +165,24 @@ def drop_labels(condition: Tokens, nothing: int, share: float, key) -> Tokens:
     return jnp.where(dropped, nothing, condition)
 
 
+def random_share(recipe: PriorRecipe, step) -> jax.Array:
+    """Of the pictures of a step, how many are read in random orders: in [0, 1]."""
+    start, end = recipe.random_order_steps
+    return recipe.random_order * (1.0 - ramp(step, start=start, length=end - start))
+
+
+def random_orders(key, shape: tuple[int, int], share) -> jax.Array:
+    """Permutations int32 [B, T]: of this share of the rows random, of the others none.
+
+    As RAR has it (Yu et al. 2024, section 3.2).
+    """
+    batch, count = shape
+    drawn, chosen = jax.random.split(key)
+    orders = jnp.argsort(jax.random.uniform(drawn, shape), axis=1)
+    shuffled = jax.random.bernoulli(chosen, share, (batch, 1))
+    return jnp.where(shuffled, orders, jnp.arange(count)).astype(jnp.int32)
+
+
 def _disturb(tokens: Tokens, size: int, pkeep: float, key) -> Tokens:
     """The original's pkeep: all but this share of tokens become random ones of all."""
     if pkeep == 1:
@@ -159,8 +192,8 @@ def _disturb(tokens: Tokens, size: int, pkeep: float, key) -> Tokens:
     return jnp.where(keep, tokens, other)
 
 
-def _loss(model, params, condition, seen, tokens, rngs):
-    losses, hits = nll(model, params, condition, seen, tokens, train=True, rngs=rngs)
+def _loss(model, params, *sequences, rngs):
+    losses, hits = nll(model, params, *sequences, train=True, rngs=rngs)
     loss = losses.mean()
     metrics = {
         "loss": loss,

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from taming_jax.losses import ADVERSARIAL_LOSSES
 from taming_jax.maps import Input, input_of
+from taming_jax.orders import Order
 from taming_jax.training.sections import (
     as_step,
     construct,
@@ -24,7 +25,8 @@ NEVER = 2**31 - 1  # a step that no run reaches
 
 Schedule = Literal["constant", "cosine"]
 OnNonfinite = Literal["stop", "skip"]
-Condition = Literal["label", "none"]
+# "tokens": given as they are; what published priors are told that nothing here reads.
+Condition = Literal["label", "none", "tokens"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +266,10 @@ class PriorRecipe:
     shared_vocabulary: bool = False  # the paper's: labels are said with codes' tokens
     label_dropout: float = 0.0  # share of pictures without their label, for guidance
     pkeep: float = 1.0  # share of image tokens that the model is shown as they are
+    order: Order = "raster"  # of the codes: a name out of `orders.ORDERS`, or places
+    random_order: float = 0.0  # share of pictures that are read in another (RAR)
+    random_order_start: int | float = 0.5  # from here that share falls,
+    random_order_end: int | float = 0.75  # and from here on there are none
     tokenizer: str | None = None  # a run or a model; None: this run's own
     init_from: str | None = None  # a run whose weights are the first ones
 
@@ -296,11 +302,28 @@ class PriorRecipe:
             "0 without labels, and in the paper's shared vocabulary, which has no "
             "token for `no label`",
         )  # fmt: skip
+        require(self, "random_order", 0 <= self.random_order <= 1, "in [0, 1]")
+        if self.random_order and not self.model.get("target_positions"):
+            raise ValueError(
+                f"random_order={self.random_order} needs a model that is told which "
+                "place is asked for: set model.target_positions=True"
+            )
+        start, end = self.random_order_steps
+        require(
+            self, "random_order_end", start <= end,
+            f"not before random_order_start={self.random_order_start}",
+        )  # fmt: skip
         if self.sampling.guidance != 1 and not self.label_dropout:
             raise ValueError(
                 f"sampling.guidance={self.sampling.guidance} needs a prior that also "
                 "learns without labels: set label_dropout (0.1 is usual), or guidance=1"
             )
+
+    @property
+    def random_order_steps(self) -> tuple[int, int]:
+        """From which step on fewer pictures are shuffled, and from which on none."""
+        ends = self.random_order_start, self.random_order_end
+        return tuple(as_step(end, self.run.steps) for end in ends)
 
 
 def _with_codebook(model: Mapping[str, Any]) -> dict[str, Any]:

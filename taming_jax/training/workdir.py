@@ -27,7 +27,7 @@ from taming_jax.training.lease import leased
 # when a run is continued (it is said aloud, and config.json follows).
 FIXED = ("seed", "data", "{stage}.model", "{stage}.discriminator",
          "{stage}.batch_size", "{stage}.alternating",
-         "{stage}.condition", "{stage}.shared_vocabulary",
+         "{stage}.condition", "{stage}.shared_vocabulary", "{stage}.order",
          "{stage}.input", "{stage}.stretch")  # fmt: skip
 # (The adversarial weight may not become or leave 0: without one there is no adversary.)
 # Where the data lie is no part of what they are: their identity is compared.

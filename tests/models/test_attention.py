@@ -12,13 +12,14 @@ from taming_jax.models.attention import (
     attend,
     rotary_angles,
     rotate,
+    rotation_by,
 )
 
 
 def test_rotation_is_multiplication_by_a_unit_complex_number():
     x = jax.random.normal(jax.random.key(0), (2, 5, 3, 8))
     angles = jax.random.normal(jax.random.key(1), (5, 4))
-    turned = np.asarray(jax.jit(rotate)(x, angles))
+    turned = np.asarray(jax.jit(rotate)(x, rotation_by(angles)))
     numbers = (x[..., :4] + 1j * x[..., 4:]) * np.exp(1j * angles)[:, None]
     assert_allclose(turned[..., :4] + 1j * turned[..., 4:], numbers, atol=1e-6)
 
@@ -32,7 +33,8 @@ def test_rotated_products_depend_on_differences_of_rows_and_columns_only(shift):
         at = rows + down, columns + right
         angles = rotary_angles(*at, head_width=16, base=100.0)
         q, k = jax.random.normal(jax.random.key(2), (2, 1, 1, 1, 16))
-        q, k = (rotate(jnp.tile(x, (1, 6, 1, 1)), angles) for x in (q, k))
+        rotation = rotation_by(angles)
+        q, k = (rotate(jnp.tile(x, (1, 6, 1, 1)), rotation) for x in (q, k))
         return jnp.einsum("btne,bsne->ts", q, k)
 
     # Angles of up to ten radians are rounded by a few 1e-7.
@@ -112,4 +114,4 @@ def shapes_of(block):
 
 def init_of(block):
     x, mask = jnp.zeros((1, 1, block.width)), jnp.ones((1, 1), bool)
-    return partial(block.init, x=x, angles=None, mask=mask, train=False)
+    return partial(block.init, x=x, rotation=None, mask=mask, train=False)

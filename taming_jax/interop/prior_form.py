@@ -1,0 +1,94 @@
+"""A published prior's configuration, whoever published it.
+
+Prior -> fields of the transformer, keys of `config.prior`, and what a run's config.json
+says of its data: grid, codes, classes, the kind of its condition.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from taming_jax.interop.original import Form
+from taming_jax.orders import make_order
+
+
+@dataclasses.dataclass(frozen=True)
+class Prior:
+    """A published second stage.
+
+    Attributes:
+      model: fields of `Transformer`; those that grid and vocabulary say are left out.
+      trained: keys of `config.prior` by which it was trained.
+      codes: how many it can draw.
+      grid: (h, w) that it draws where nobody asks for another.
+      classes: labels that it is told; 0 where it is told something else.
+      kind: of its condition: "label", "none", or as its authors call it ("depth").
+      condition_length: how many tokens the condition has.
+      start: the token that stands for no condition.
+      any_grid: whether it draws any grid that it has places for.
+      form: whose configuration it was.
+      rate: its learning rate for each picture of a batch.
+      resolution: side of the pictures that it was made for.
+    """
+
+    model: Mapping[str, Any]
+    trained: Mapping[str, Any]
+    codes: int
+    grid: tuple[int, int]
+    classes: int = 0
+    kind: str = "label"
+    condition_length: int = 1
+    start: int = 0
+    any_grid: bool = False
+    form: Form = "original"
+    rate: float = 0.0
+    resolution: int = 256
+
+    def __post_init__(self):
+        make_order(self.trained.get("order", "raster"), self.grid)  # or it is said now
+
+    def facts(self, fingerprint: str | None) -> dict[str, Any]:
+        """What config.json says of it; of the tokenizer None where there is none."""
+        return {
+            "tokenizer": {"fingerprint": fingerprint},
+            "grid": list(self.grid),
+            "codes": self.codes,
+            "class_names": [f"class {i}" for i in range(self.classes)],
+            "condition": {
+                "kind": self.kind,
+                "length": self.condition_length,
+                "start": self.start,
+            },
+            "any_grid": self.any_grid,
+        }
+
+    def section(self) -> dict[str, Any]:
+        """`config.prior` as it was trained; what nobody published as in configs/."""
+        shared = self.form == "original"
+        trained = dict(self.trained)
+        batch_size = trained.pop("batch_size", 64)
+        told = self.kind if self.kind in ("label", "none") else "tokens"
+        return {
+            "tokenizer": None,
+            "condition": told,
+            "shared_vocabulary": shared,
+            "label_dropout": 0.0,
+            "pkeep": 1.0,
+            "order": "raster",
+            "model": {**self.model, "dtype": "float32", "remat": False},
+            **trained,
+            "learning_rate": self.rate * batch_size,
+            "ema_decay": 0.999,
+            "steps": 1_000_000,
+            "batch_size": batch_size,
+            "accumulate": 1,
+            "log_every": 100,
+            "image_every": 5_000,
+            "eval_every": 10_000,
+            "eval_examples": 5_000,
+            "checkpoint_every": 5_000,
+            "keep_checkpoints": 3,
+            "stall_seconds": 1_800,
+            "on_nonfinite": "stop",
+            "init_from": None,
+        }

@@ -1,0 +1,101 @@
+"""Where tokens stand on the grid of codes, in whatever order they are read.
+
+    place p of a sequence    prefix + i for image token i; condition tokens before it
+    order [N]                image token i is the code at place order[i], by rows
+    home of a token          the place where it stands in the model's own order; only
+                             in a sequence that is shuffled another one than its own
+
+Also how positions that were learned on one grid become those of another.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Grid = tuple[int, int]
+
+
+def homes(places, prefix: int, shuffle=None) -> jax.Array:
+    """Homes of places [t]: int32 [t], or [B,t] if they are shuffled.
+
+    shuffle: int32 [B,N]; image token i of the sequence is number shuffle[i] of the
+        model's own order.
+    """
+    if shuffle is None:
+        return places
+    image = jnp.clip(places - prefix, 0, shuffle.shape[1] - 1)
+    return jnp.where(places < prefix, places, prefix + shuffle[:, image])
+
+
+def above(grid: Grid, prefix: int, order: Sequence[int] | None) -> np.ndarray:
+    """For each place, that of the code above the one to come, int32 [prefix + N].
+
+    -1 where there is none: no row above, not read yet, or no code to come.
+    """
+    count, width = grid[0] * grid[1], grid[1]
+    order = np.arange(count) if order is None else np.asarray(order)
+    number = np.argsort(order)  # of the code at each place of the grid
+    over = np.where(order >= width, number[np.maximum(order - width, 0)], count)
+    over = np.where(over < np.arange(count), prefix + over, -1)
+    found = np.full(prefix + count, -1, np.int32)
+    found[prefix - 1 : -1] = over
+    return found
+
+
+def at_grid(model, params: Mapping[str, Any], grid: Grid, order=None) -> tuple:
+    """A transformer and its parameters for another grid: (model, params).
+
+    Positions between those that were learned are interpolated between them: vectors
+    bilinearly (Dosovitskiy et al. 2020), rotary angles by turning less from row to row
+    (Chen et al. 2023).
+
+    Args:
+      model: the `Transformer`, which knows the grid that it was trained on.
+      params: its parameters.
+      grid: of the codes to come.
+      order: of their tokens, int32 [N], where the model's is another than by rows.
+
+    Raises:
+      ValueError: for a model that does not know its grid.
+    """
+    if model.grid is None:
+        raise ValueError(
+            "this transformer does not know the grid that it was trained on: give "
+            "grid=(height, width) of that"
+        )
+    old, new = tuple(model.grid), tuple(grid)
+    spare = model.length - old[0] * old[1]  # condition tokens; the last is no input
+    larger = model.clone(
+        grid=new,
+        length=spare + new[0] * new[1],
+        order=None if order is None else tuple(int(i) for i in order),
+        rotary_grid=tuple(model.rotary_grid or old) if model.rotary else None,
+    )
+    params = dict(params)
+    if model.learned_positions:
+        condition, image = np.split(np.asarray(params["positions"]), [model.prefix])
+        image = resized(image, old, new, model.order, larger.order)
+        params["positions"] = jnp.concatenate([condition, image])[: larger.length]
+    if model.target_positions:
+        table = np.asarray(params["target_positions"])
+        params["target_positions"] = resized(table, old, new, model.order, larger.order)
+    return larger, params
+
+
+def resized(table, old: Grid, new: Grid, old_order=None, new_order=None) -> jax.Array:
+    """Vectors of the tokens of one grid -> of another's, [N,D] -> [M,D].
+
+    Of the last token, which is asked for but never shown, there may be none; it gets
+    that of the one before.
+    """
+    table, count = np.asarray(table), old[0] * old[1]
+    table = np.concatenate([table, np.repeat(table[-1:], count - len(table), axis=0)])
+    if old_order is not None:
+        table = table[np.argsort(np.asarray(old_order))]
+    image = table.reshape(*old, -1)  # [h,w,D]
+    image = jax.image.resize(image, (*new, image.shape[-1]), "bilinear")
+    table = image.reshape(new[0] * new[1], -1)
+    return table if new_order is None else table[np.asarray(new_order)]

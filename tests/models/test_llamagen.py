@@ -1,0 +1,108 @@
+"""LlamaGen's transformer by fields of ours, against the numbers that it computed.
+
+Tolerance: 1e-4, as the reference data ask for; differences were below 1e-5.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from golden import FOLDER
+from numpy.testing import assert_allclose, assert_array_equal
+
+from taming_jax.conditions import Vocabulary
+from taming_jax.interop.formats.tensors import Tensor
+from taming_jax.interop.llamagen_prior import from_llamagen_gpt, names, separated
+from taming_jax.interop.tables import to_ours, to_theirs
+from taming_jax.sampling import sample_tokens
+from taming_jax.training.prior import make_transformer
+
+with np.load(FOLDER / "15_llamagen.npz") as file:
+    CASE = {name: file[name] for name in file if name.startswith("gpt/")}
+    CONFIG = json.loads(str(file["config"]))
+ARGUMENTS = CONFIG["gpt"]
+PRIOR = from_llamagen_gpt(ARGUMENTS)
+VOCABULARY = Vocabulary(ARGUMENTS["vocab_size"], ARGUMENTS["num_classes"])
+MODEL = make_transformer(PRIOR.model, VOCABULARY, PRIOR.grid)
+NAMES = names(ARGUMENTS["n_head"], None)
+
+
+def weights():
+    """By LlamaGen's names, fused tensors apart."""
+    named = {
+        name.removeprefix("gpt/sd/"): Tensor(array.dtype, array.shape, array.copy)
+        for name, array in CASE.items()
+        if "/sd/" in name
+    }
+    apart = separated(named, ARGUMENTS["n_head"], None)
+    return {name: tensor.read() for name, tensor in apart.items()}
+
+
+PARAMS = to_ours(NAMES, weights())
+
+
+def integers(name):
+    return CASE[f"gpt/{name}"].astype(np.int32)
+
+
+def test_logits_and_loss_equal_the_originals():
+    labels, tokens = integers("in/labels"), integers("in/tokens")
+    sequence = jnp.concatenate([VOCABULARY.label_tokens(labels), tokens[:, :-1]], 1)
+    logits = jax.jit(MODEL.apply)({"params": PARAMS}, sequence)
+    assert_allclose(logits, CASE["gpt/out/logits"], atol=1e-4)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, tokens).mean()
+    assert_allclose(loss, CASE["gpt/out/loss"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIG["greedy"])
+def test_greedy_tokens_equal_the_originals(name):
+    """With its interval n the first n + 2 tokens are guided."""
+    settings, labels = CONFIG["greedy"][name], integers("in/greedy_labels")
+    guidance = np.full(16, settings["cfg_scale"], np.float32)
+    if settings["cfg_interval"] >= 0:
+        guidance[settings["cfg_interval"] + 2 :] = 1.0
+    tokens = sample_tokens(
+        MODEL,
+        PARAMS,
+        jax.random.split(jax.random.key(0), 2),
+        VOCABULARY.label_tokens(labels),
+        count=16,
+        codes=VOCABULARY.codes,
+        unguided_prefix=VOCABULARY.no_label(2),
+        guidance=guidance,
+        greedy=True,
+    )
+    assert_array_equal(tokens, integers(f"out/greedy_{name}"))
+
+
+def test_every_tensor_comes_back_under_its_name():
+    ours = to_theirs(NAMES, PARAMS)
+    expected = {k: v for k, v in weights().items() if "kv_cache" not in k}
+    assert ours.keys() == expected.keys()
+    for name, array in expected.items():
+        assert_array_equal(ours[name], array, err_msg=name)
+
+
+def test_the_head_begins_as_zeros_and_the_rest_as_the_originals():
+    params = jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 2), int))["params"]
+    assert not params["head"]["kernel"].any()
+    # A relative error of 3 / sqrt(2 * 1700) of a deviation from so many draws.
+    assert_allclose(params["embedding"].std(), 0.02, rtol=0.06)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dims": 3}, r"gpt has no key 'dims'; did you mean 'dim'\?"),
+        ({"n_layer": None}, r"gpt: n_layer is None; it takes a whole number above 0"),
+        ({"model_type": "t2i"}, r"model_type='t2i'; known are class-conditional"),
+        ({"cls_token_num": 120}, r"cls_token_num=120; known are class-conditional"),
+        ({"block_size": 15}, r"block_size=15 is no square"),
+    ],
+)
+def test_arguments_that_are_not_known_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        from_llamagen_gpt(ARGUMENTS | change)
