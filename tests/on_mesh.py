@@ -5,6 +5,7 @@
     ran.compiled                         the program of each device
     sent(ran)                            what devices send each other in it
     first("prior", (2, 2, 2))            the first state, where it was created
+    run("vqgan", ONE, variant="steady")  with another adversary, see VARIANTS
 
 Everything is done once in a process. Sizes are such that no array of a batch has the
 shape of a parameter.
@@ -53,6 +54,23 @@ CONFIG = tiny_stage.CONFIG | {
 }  # fmt: skip
 
 
+# Every option of the adversary, in two: R1 cannot be had with BatchNorm.
+_FORM = {"channels": 8, "layers": 1}
+VARIANTS = {
+    "": {},
+    "steady": {
+        "adversarial_loss": "non_saturating",
+        "lecam_weight": 1.0,
+        "r1_weight": 1.0,
+        "r1_every": 2,
+        "discriminator": _FORM | {"norm": "none", "blur": 4, "spectral_norm": True},
+    },
+    "smooth": {
+        "adaptive_weight": False,
+        "lecam_weight": 1.0,
+        "discriminator": _FORM | {"norm": "batch", "blur": 3, "spectral_norm": True},
+    },
+}
 ONE = (1, 1, 1)
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)]
 
@@ -76,9 +94,12 @@ class Ran(NamedTuple):
 
 
 @functools.cache
-def build(name: str, sizes: tuple[int, int, int], accumulate: int = 1) -> Built:
+def build(
+    name: str, sizes: tuple[int, int, int], accumulate: int = 1, variant: str = ""
+) -> Built:
     """The stage, whose programs are kept."""
-    config = CONFIG | {name: CONFIG[name] | {"accumulate": accumulate}}
+    changes = VARIANTS[variant] | {"accumulate": accumulate}
+    config = CONFIG | {name: CONFIG[name] | changes}
     mesh = create_mesh(Mesh(*sizes), jax.devices()[: np.prod(sizes)])
     programs, (module, make) = _Programs(), STAGES[name]
     with mock.patch.object(module, "jit", programs):
@@ -86,19 +107,26 @@ def build(name: str, sizes: tuple[int, int, int], accumulate: int = 1) -> Built:
 
 
 @functools.cache
-def first(name: str, sizes: tuple[int, int, int]) -> Any:
+def first(name: str, sizes: tuple[int, int, int], variant: str = "") -> Any:
     """The first state, where it was created."""
-    with mock.patch.object(STAGES[name][0], "jit", build(name, sizes).programs):
-        return build(name, sizes).stage.init()
+    built = build(name, sizes, variant=variant)
+    with mock.patch.object(STAGES[name][0], "jit", built.programs):
+        return built.stage.init()
 
 
 @functools.cache
-def run(name: str, sizes: tuple[int, int, int], accumulate: int = 1) -> Ran:
+def run(
+    name: str, sizes: tuple[int, int, int], accumulate: int = 1, variant: str = ""
+) -> Ran:
     """A step with everything in use, from the state that one device initialises."""
-    stage, mesh, batch, programs = built = build(name, sizes, accumulate)
-    state = jax.device_get(first(name, ONE))
+    stage, mesh, batch, programs = built = build(name, sizes, accumulate, variant)
+    state = jax.device_get(first(name, ONE, variant))
     if name == "vqgan":
         state = state.replace(step=state.step + tiny_stage.FULL)
+        if variant:  # LeCAM has seen a step
+            memory = jax.tree.map(np.ones_like, state.adversary.stats["memory"])
+            stats = state.adversary.stats | {"memory": memory}
+            state = state.replace(adversary=state.adversary.replace(stats=stats))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, stage.abstract)
     with (
         mock.patch.object(STAGES[name][0], "jit", programs),

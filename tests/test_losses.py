@@ -58,6 +58,20 @@ def test_the_squared_loss_is_a_mean_of_squares():
     assert losses.l2_loss(x=x, x_hat=x_hat) == 9.0
 
 
+def test_the_generators_loss_is_the_surprise_that_it_was_taken_for_real():
+    """-log 1/2, -log 3/4 and -log 1/4 for logits of 0, log 3 and -log 3."""
+    fake = jnp.log(jnp.array([1.0, 3.0, 1 / 3]))
+    expected = -np.log([1 / 2, 3 / 4, 1 / 4]).mean()
+    assert_allclose(losses.non_saturating_loss(fake), expected, rtol=1e-6)
+
+
+def test_lecam_asks_nothing_within_what_was_said_of_the_other_side():
+    said = {"past_real": 1.0, "past_fake": -1.0}
+    within = losses.lecam_loss(real=jnp.full(3, -2.0), fake=jnp.full(3, 2.0), **said)
+    beyond = losses.lecam_loss(real=jnp.full(3, 1.0), fake=jnp.full(3, -2.0), **said)
+    assert (within, beyond) == (0, 2.0**2 + 3.0**2)
+
+
 def test_the_adaptive_weight_is_capped_where_the_adversary_is_silent():
     weight = losses.adaptive_weight(
         nll_gradient=jnp.full(3, 7.0), adversarial_gradient=jnp.zeros(3)

@@ -106,6 +106,30 @@ def test_a_discriminator_that_was_kept_beside_the_weights_comes_along(other, tmp
     jax.tree.map(assert_array_equal, ours.adversary.params, theirs.adversary.params)
 
 
+REMEMBERS = {"lecam_weight": 0.1, "r1_weight": 1.0}
+REMEMBERS |= {"discriminator": {"channels": 8, "layers": 1, "norm": "act"}}
+
+
+def test_a_discriminator_without_memory_comes_along_to_begin_one(tmp_path):
+    """And one that has a memory leaves it behind."""
+    for there, here in (({}, REMEMBERS), (REMEMBERS, {})):
+        form = {"discriminator": REMEMBERS["discriminator"]}
+        theirs = random_state(judged(**form | there), step=5)
+        directory = tmp_path / f"remembers_{len(there)}" / "vqgan"
+        directory.mkdir(parents=True)
+        (directory / "config.json").write_text(json.dumps({"config": CONFIG}))
+        stats = jax.tree.map(jnp.ones_like, theirs.adversary.stats)
+        theirs = theirs.replace(adversary=theirs.adversary.replace(stats=stats))
+        best = ("psnr", "max")
+        with Checkpoints(directory / "checkpoints", keep=1, best=best) as checkpoints:
+            checkpoints.save(5, theirs)
+        new = random_state(judged(**form | here), step=0)
+        ours = start_from(str(directory), new, "vqgan").adversary
+        jax.tree.map(assert_array_equal, ours.params, theirs.adversary.params)
+        expected = new.adversary.stats | {"batch_stats": stats["batch_stats"]}
+        jax.tree.map(assert_array_equal, ours.stats, expected)
+
+
 def test_averages_and_parameters_share_no_memory(other):
     """Else the step could not take both over."""
     ours = start_from(other[0], random_state(judged(), step=0), "vqgan")

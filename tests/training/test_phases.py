@@ -28,6 +28,13 @@ def test_without_an_adversary_there_is_nothing_to_wait_for():
     assert {phase_at(loss, step) for step in range(6)} == {ALONE}
 
 
+@pytest.mark.parametrize(("every", "turns"), [(1, [2, 3, 4, 5]), (3, [2, 5])])
+def test_r1_has_its_turn_at_the_start_and_every_so_many_steps(every, turns):
+    loss = VQGANLoss(disc_start=2, r1_weight=1.0, r1_every=every).resolved(steps=6)
+    penalised = [step for step in range(6) if phase_at(loss, step).penalised]
+    assert penalised == turns
+
+
 class Number:
     """A step's number on a device, and whether the host has read it."""
 

@@ -28,11 +28,37 @@ def recipe(**changes):
         ({"ema_decay": 1.0}, r"ema_decay=1.0 is not allowed: it must be in \[0, 1\)"),
         ({"learning_rate": 0.0}, "learning_rate=0.0 is not allowed.*above 0"),
         ({"l1_weight": -1.0}, "l1_weight=-1.0 is not allowed.*at least 0"),
-        ({"adversarial_loss": "hing"}, "adversarial_loss='hing'.*hinge, vanilla"),
+        ({"adversarial_loss": "hing"}, "='hing'.*hinge, vanilla, non_saturating"),
         ({"on_nonfinite": "panic"}, "on_nonfinite='panic'.*one of stop, skip"),
         ({"optimizer": {"schedule": "cos"}}, "schedule='cos'.*constant, cosine"),
         ({"accumulate": 3}, "batch_size=4 is not allowed.*multiple of accumulate=3"),
         ({"alternating": True, "accumulate": 2}, "accumulate=2, set it to 1"),
+        ({"lecam_weight": -0.1}, "lecam_weight=-0.1 is not allowed.*at least 0"),
+        ({"lecam_decay": 1.0}, r"lecam_decay=1.0 is not allowed.*in \[0, 1\)"),
+        ({"r1_weight": -1.0}, "r1_weight=-1.0 is not allowed.*at least 0"),
+        ({"r1_every": 0}, "r1_every=0 is not allowed.*whole number of steps"),
+        ({"r1_every": 2.5}, "r1_every=2.5 is not allowed.*whole number of steps"),
+        (
+            {"lecam_weight": 0.1, "adversarial_weight": 0.0},
+            "lecam_weight=0.1 is about a discriminator, and adversarial_weight=0",
+        ),
+        (
+            {"r1_weight": 1.0, "adversarial_weight": 0.0},
+            "r1_weight=1.0 is about a discriminator, and adversarial_weight=0",
+        ),
+        (
+            {"lecam_weight": 0.1, "alternating": True},
+            "lecam_weight=0.1 with alternating=True.*set one of them to 0, or False",
+        ),
+        ({"r1_weight": 1.0, "alternating": True}, "r1_weight=1.0 with alternating"),
+        (
+            {"r1_weight": 1.0, "discriminator": {"norm": "batch"}},
+            "r1_weight=1.0 with discriminator.norm='batch'.*norm='none'",
+        ),
+        (
+            {"r1_weight": 1.0, "discriminator": {}},
+            "r1_weight=1.0 with discriminator.norm='batch'.*or r1_weight=0",
+        ),
     ],
     ids=str,
 )

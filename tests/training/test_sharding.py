@@ -41,6 +41,16 @@ def test_a_step_is_that_of_one_device(name):
 
 
 @pytest.mark.devices(8)
+@pytest.mark.parametrize("variant", ["steady", "smooth"])
+def test_a_step_with_every_option_of_the_adversary_is_that_of_one_device(variant):
+    whole, split = (run("vqgan", sizes, variant=variant) for sizes in (ONE, (2, 2, 2)))
+    assert_alike(learned_from(split.after), learned_from(whole.after))
+    assert_alike(split.metrics, whole.metrics)
+    regularised = {"steady": ("lecam", "r1"), "smooth": ("lecam",)}[variant]
+    assert all(whole.metrics[name] > 0 for name in regularised)
+
+
+@pytest.mark.devices(8)
 @each_stage
 def test_the_first_state_is_that_of_one_device_and_created_split(name):
     split, whole = first(name, (2, 2, 2)), first(name, ONE)

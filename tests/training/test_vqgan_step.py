@@ -93,8 +93,11 @@ def test_adaptive_weight_is_that_of_two_whole_backward_passes():
         functools.reduce(dict.get, LAST_KERNEL, gradient(fn, state.params))
         for fn in (nll, adversarial)
     )
-    weight = jnp.linalg.norm(by_nll) / (jnp.linalg.norm(by_adversarial) + 1e-4)
-    assert_allclose(metrics["adaptive_weight"], weight, rtol=1e-5)  # float32
+    norms = jnp.linalg.norm(by_nll), jnp.linalg.norm(by_adversarial)
+    weight = norms[0] / (norms[1] + 1e-4)
+    logged = "nll_grad_norm", "adversarial_grad_norm", "adaptive_weight"
+    measured = [metrics[name] for name in logged]
+    assert_allclose(measured, [*norms, weight], rtol=1e-5)  # float32
 
 
 def test_generator_learns_by_the_gradient_of_the_whole_loss():
@@ -123,6 +126,22 @@ def test_discriminator_learns_by_the_gradient_of_the_hinge_loss():
 
     expected = gradient(hinge, state.adversary.params)
     assert_trees_close(gradients(after.adversary.opt_state), expected)
+
+
+def test_the_discriminators_answers_are_counted_patch_by_patch():
+    parts, state, _, metrics, x = one_step()
+    x_hat, _ = parts.model.apply({"params": state.params}, x, train=False)
+    real, fake = (
+        parts.discriminator.apply(
+            {"params": state.adversary.params}, images, train=True
+        )
+        for images in (x, x_hat)
+    )
+    names = "logits_real", "logits_fake", "right_real", "right_fake"
+    expected = real.mean(), fake.mean(), (real > 0).mean(), (fake < 0).mean()
+    assert all(0 < share < 1 for share in expected[2:])
+    measured = [metrics[name] for name in names]
+    assert_allclose(measured, expected, rtol=1e-4, atol=1e-5)
 
 
 @functools.cache
