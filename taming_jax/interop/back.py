@@ -50,8 +50,9 @@ def convert_back(model: str | os.PathLike, output: str | os.PathLike) -> None:
     section = ours.config[stage]
     fields = section.get("discriminator") or {}
     judge = stored.read_discriminator(model, stage)
-    if fields.get("norm") == "none":
-        judge = None  # theirs always normalise
+    other = fields.get("blur") or fields.get("spectral_norm")
+    if other or fields.get("norm") == "none":
+        judge = None  # theirs always normalise, and can do nothing else
     form = form_of(ours.record, section["model"])
     try:
         if form == "llamagen":

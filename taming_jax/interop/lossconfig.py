@@ -101,6 +101,8 @@ def to_lossconfig(section: Mapping[str, Any], *, discriminator: bool) -> dict[st
     params |= {
         theirs: fields.get(ours, other) for theirs, ours, other in _DISCRIMINATOR
     }
+    if params["disc_loss"] == "non_saturating":  # whose generator's loss they have not
+        params["disc_loss"] = "vanilla"
     params["use_actnorm"] = fields.get("norm") == "act"
     params["disc_in_channels"] = section["model"]["encoder"].get("image_channels", 3)
     target = "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator"

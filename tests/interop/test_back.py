@@ -120,6 +120,32 @@ def test_used_codes_are_named_where_the_original_looks_for_them(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "theirs.npy"), [3, 1, 7])
 
 
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"discriminator": {"norm": "batch", "blur": 3}}, False),
+        ({"discriminator": {"norm": "batch", "spectral_norm": True}}, False),
+        ({"discriminator": {"norm": "batch", "blur": 0}}, True),
+        ({"adversarial_loss": "non_saturating"}, True),
+    ],
+)
+def test_only_a_discriminator_that_they_have_is_handed_back(tmp_path, changes, kept):
+    convert_checkpoint(
+        FOLDER / "13_vqmodel.ckpt", FOLDER / "13_vqmodel.yaml", tmp_path / "ours"
+    )
+    path = tmp_path / "ours" / "vqgan" / "config.json"
+    record = json.loads(path.read_text())
+    record["config"]["vqgan"] |= changes
+    path.write_text(json.dumps(record))
+    convert_back(tmp_path / "ours", tmp_path / "theirs.ckpt")
+    names = open_checkpoint(tmp_path / "theirs.ckpt")["state_dict"]
+    assert any(name.startswith("loss.discriminator.") for name in names) == kept
+    said = yaml.safe_load((tmp_path / "theirs.yaml").read_text())["model"]["params"]
+    loss = said["lossconfig"].get("params", {}).get("disc_loss")
+    vanilla = "adversarial_loss" in changes
+    assert loss == (None if not kept else "vanilla" if vanilla else "hinge")
+
+
 def test_a_run_is_handed_back_with_its_discriminator(tmp_path):
     """One that went on from golden 13, as training leaves it."""
     convert_checkpoint(
