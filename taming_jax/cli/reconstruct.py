@@ -3,7 +3,8 @@
 OUTPUT/NAME.png is what comes back of the input called NAME; OUTPUT/pairs/NAME.png
 has the input left of it (above it, where it is wider than high). Pictures may have
 any size; what is left over of whole codes is cut off at the bottom and at the right.
-OUTPUT must be new or empty.
+Those that do not fit into memory go through in tiles, see docs/tiling.md. OUTPUT must
+be new or empty.
 
 A tokenizer of class maps, depth or edges reads grey pictures: brightness, or the
 classes as pixels' values. Classes come out in colours, with a legend below each pair
@@ -34,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["vqgan", "condition_vqgan"],
         help="which tokenizer (default: the pictures', where there are two)",
     )
+    parser.add_argument(
+        "--tile",
+        type=arguments.positive,
+        metavar="PIXELS",
+        help="one picture at a time, in tiles of so many pixels a side",
+    )
     arguments.add_model(parser)
 
 
@@ -47,11 +54,22 @@ def run(args: argparse.Namespace) -> None:
         kind = vqgan.input.kind
         cut = (_cut(path, data.read_file(path, kind), vqgan.stride) for path in paths)
         named = zip(_names(paths), cut, strict=True)
-        for names, originals in _batches(named, args.batch_size):
-            before = vqgan.input.read(originals)
-            after = vqgan.reconstruct(before)
+        for names, originals in _batches(named, 1 if args.tile else args.batch_size):
+            before = _read(vqgan, originals, on_host=args.tile is not None)
+            after = vqgan.reconstruct(before, tile=args.tile)
             _write(output, names, before, after, vqgan)
     print(f"{len(paths)} reconstructions in {args.output}, beside the inputs in pairs/")
+
+
+def _read(vqgan, originals, *, on_host: bool):
+    """What the tokenizer takes; what goes in tiles need not fit on the device."""
+    import jax
+    import numpy as np
+
+    if not on_host:
+        return vqgan.input.read(originals)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(vqgan.input.read(originals))
 
 
 def _write(output, names, before, after, vqgan) -> None:

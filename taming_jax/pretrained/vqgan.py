@@ -11,18 +11,20 @@ input; the weights are arguments of the compiled program, never constants in it.
 goes in is checked here, once; inside a `jit` of one's own use `vqgan.module.apply`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from taming_jax import stored
 from taming_jax.compilation import jit
 from taming_jax.maps import input_of
 from taming_jax.models.vqgan import VQGAN, decode_codes, encode_images
+from taming_jax.pretrained import tiled
 from taming_jax.training import mesh as meshes
 from taming_jax.units import ClassMaps, Codes, Images
 
@@ -114,44 +116,115 @@ class PretrainedVQGAN:
 
         self._encode = jit(partial(encode_images, module))
         self._decode = jit(partial(decode_codes, module))
+        # The same in parts, for tiles.
+        self._latents = jit(partial(module.apply, method="latents"))
+        self._codes = jit(partial(tiled.quantize, module))
+        self._decoded = jit(partial(module.apply, method="decode"))
 
     @property
     def params(self) -> Mapping[str, Any]:
         return self._variables["params"]
 
-    def encode(self, images: Images | ClassMaps) -> Codes:
+    def encode(
+        self,
+        images: Images | ClassMaps,
+        tile: int | None = None,
+        together: int | None = None,
+    ) -> Codes:
         """Images [B, H, W, C] in [-1, 1] -> codes [B, H // stride, W // stride].
+
+        Args:
+          images: float32; int32 class maps [B, H, W] of a tokenizer for these.
+          tile: for pictures that do not fit into memory: they go through the encoder
+            in tiles of so many pixels a side, from the host to the host. See
+            docs/tiling.md for what that changes.
+          together: how many tiles at once; None: one per part of the mesh's batch.
 
         Raises:
           ValueError: for another dtype, range, rank, number of channels, or a size
-            below the stride.
+            below the stride; for a tile that is no multiple of the stride, or smaller
+            than what a code depends on.
         """
         if self.module.classes:
             _check_classes(self.module, images)
         else:
             _check_images(images)
-        return self._encode(self._variables, self._place(images))
+        if tile is None:
+            return self._encode(self._variables, self._place(images))
+        self.module.check(images)
+        return tiled.encode(
+            self.module,
+            self._run(self._latents),
+            self._run(self._codes),
+            images,
+            tile=tile,
+            together=together or self._shards,
+        )
 
-    def decode(self, codes: Codes) -> Images | ClassMaps:
+    def decode(
+        self, codes: Codes, tile: int | None = None, together: int | None = None
+    ) -> Images | ClassMaps:
         """Codes [B, h, w] -> images [B, h * stride, w * stride, C] in [-1, 1].
 
-        Of class maps, the likeliest class of each pixel: int32 [B, H, W].
+        Of class maps, the likeliest class of each pixel: int32 [B, H, W]. `tile`, in
+        pixels, and `together` are as in `encode`.
 
         Raises:
-          ValueError: for what is no grid of this tokenizer's codes.
+          ValueError: for what is no grid of this tokenizer's codes, and for a tile as
+            in `encode`.
         """
-        _check_codes(codes, self.codebook_size)
-        return self._decode(self._variables, self._place(codes))
+        if tile is None:
+            _check_codes(codes, self.codebook_size)
+            return self._decode(self._variables, self._place(codes))
+        batch, *grid = np.shape(codes)
+        images, done = None, 0
+        for band in self.decode_bands(codes, tile, together):
+            if images is None:
+                sides = (n * self.stride for n in grid)
+                images = np.empty((batch, *sides, *band.shape[3:]), band.dtype)
+            images[:, done : done + band.shape[1]] = band
+            done += band.shape[1]
+        return images
 
-    def reconstruct(self, images: Images | ClassMaps) -> Images | ClassMaps:
+    def decode_bands(
+        self, codes: Codes, tile: int, together: int | None = None
+    ) -> Iterator[Images | ClassMaps]:
+        """As `decode` by tiles, but the images come in bands of rows, from the top."""
+        _check_codes(codes, self.codebook_size)
+        return tiled.decode(
+            self.module,
+            self._run(self._decoded),
+            codes,
+            tile=tile,
+            together=together or self._shards,
+        )
+
+    def reconstruct(
+        self,
+        images: Images | ClassMaps,
+        tile: int | None = None,
+        together: int | None = None,
+    ) -> Images | ClassMaps:
         """`decode(encode(images))`: as many whole codes as fit, from the top left."""
-        return self.decode(self.encode(images))
+        if tile is not None:
+            tiled.decoding_margins(self.module, tile)  # or it is refused at once
+        return self.decode(self.encode(images, tile, together), tile, together)
+
+    def _run(self, function):
+        """A compiled function of variables and a batch, from the host to the host."""
+        return lambda batch: np.asarray(function(self._variables, self._place(batch)))
+
+    @property
+    def _shards(self) -> int:
+        """Into how many parts the mesh splits a batch."""
+        if self._mesh is None:
+            return 1
+        return self._mesh.shape["data"] * self._mesh.shape["fsdp"]
 
     def _place(self, batch):
         if self._mesh is None:
             return jnp.asarray(batch)
-        shards = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
-        whole = len(batch) % shards == 0
+        whole = len(batch) % self._shards == 0
         place = meshes.batch_sharding if whole else meshes.replicated
         return jax.device_put(batch, place(self._mesh))
 
@@ -175,7 +248,9 @@ def _check_images(images) -> None:
             f"images are {dtype}; a tokenizer reads float32 in [-1, 1]; uint8 pictures "
             "become that by taming_jax.units.from_uint8"
         )
-    largest = float(jnp.max(jnp.abs(images), initial=0.0))
+    # Where they are: what is to go in tiles may not fit on the device.
+    values = images if isinstance(images, np.ndarray) else jnp.asarray(images)
+    largest = float(max(-values.min(initial=0.0), values.max(initial=0.0)))
     if not largest <= _LARGEST_VALUE:  # NaN is caught too
         raise ValueError(
             f"images reach {largest:g}; a tokenizer reads values in [-1, 1]; from "

@@ -95,7 +95,9 @@ def test_pictures_of_one_size_share_batches(
     monkeypatch.setattr(
         PretrainedVQGAN,
         "encode",
-        lambda vqgan, images: seen.append(len(images)) or encode(vqgan, images),
+        lambda vqgan, images, *tiles: (
+            seen.append(len(images)) or encode(vqgan, images, *tiles)
+        ),
     )
     reconstruct(workdir, folder, tmp_path / "out", "--batch_size", batch_size)
     assert seen == batches
@@ -116,6 +118,24 @@ def test_memory_is_bounded_where_no_two_sizes_agree(monkeypatch):
     next(batches)
     assert len(read_so_far) == 3
     assert sorted(name for names, _ in batches for name in names) == list("23456")
+
+
+def test_tiles_are_those_of_the_flag(workdir, tmp_path):
+    """The run's model normalises, so that tiles give another picture than the whole."""
+    write_picture(tmp_path / "x.png", (42, 39))
+    reconstruct(workdir, tmp_path / "x.png", tmp_path / "out", "--tile", 16)
+    whole_codes = from_uint8(read(tmp_path / "x.png")[None, :40, :36])
+    vqgan = LOAD(str(workdir))
+    expected = [to_uint8(vqgan.reconstruct(whole_codes, n))[0] for n in (16, None)]
+    written = read(tmp_path / "out" / "x.png")
+    np.testing.assert_array_equal(written, expected[0])
+    assert (written != expected[1]).any()
+
+
+def test_a_tile_that_cannot_be_leaves_nothing_behind(workdir, folder, tmp_path, capsys):
+    assert reconstruct(workdir, folder, tmp_path / "out", "--tile", 18) == 2
+    assert "tile=18 is no multiple of the 4 pixels" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_directory_does_as_well(workdir, folder, tmp_path):
