@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from taming_jax.models.arithmetic import check_entropy, entropy_loss
 from taming_jax.models.fields import choose
 from taming_jax.models.gradients import GRADIENTS
-from taming_jax.models.lookup import by_distance, entropies
+from taming_jax.models.lookup import by_distance
 from taming_jax.models.quantization import Quantized, Quantizer
 from taming_jax.models.schedules import ramp
 from taming_jax.units import Codes
@@ -33,6 +34,9 @@ from taming_jax.units import Codes
 
 class Codebook(Quantizer):
     """Codes that stand for the rows of a table; `setup` calls `make_table`."""
+
+    # Of the table in training: itself, gradient, two moments, the average of weights.
+    COPIES = 5
 
     def vectors(self, codes: Codes) -> jax.Array:
         """Rows of the table, by their own numbers in [0, K): [...] -> [...,D]."""
@@ -46,8 +50,7 @@ class Codebook(Quantizer):
 
     @nn.nowrap
     def numbers(self) -> int:
-        """Of a row: itself, its gradient, two moments and the average of weights."""
-        return super().numbers() + 5 * self.dim
+        return super().numbers() + self.COPIES * self.dim
 
 
 class ReseededCodebook(Codebook):
@@ -57,6 +60,17 @@ class ReseededCodebook(Codebook):
     blend_steps: int = 0
     revive_every: int = 0
     revive_until: int = 0
+
+    # Why idle codes cannot be revived, where they cannot.
+    NO_REVIVAL = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.revive_every and self.NO_REVIVAL:
+            raise ValueError(
+                f"{type(self).__name__} has revive_every={self.revive_every}, and "
+                f"{self.NO_REVIVAL}: leave it out, or take name='vq'"
+            )
 
     @nn.nowrap
     def share(self, train: bool, step) -> jax.Array:
@@ -119,23 +133,6 @@ class NearestCodebook(ReseededCodebook):
             )
         loss = jnp.where(share > 0, loss, 0.0)
         return Quantized(GRADIENTS[self.gradient](z, q, share), codes, loss, stats, z)
-
-
-def entropy_loss(z, rows, bias, stats) -> jax.Array:
-    """E[H(p)] - H(E[p]) by scores as in `lookup`; both become `stats`."""
-    each, of_mean = entropies(z, rows, bias)
-    stats |= {"entropy_each": each, "entropy_of_mean": of_mean}
-    return each - of_mean
-
-
-def check_entropy(quantizer) -> None:
-    """Raises ValueError for a weight or a temperature that entropies cannot have."""
-    weight, temperature = quantizer.entropy_weight, quantizer.entropy_temperature
-    if weight < 0 or temperature <= 0:
-        raise ValueError(
-            f"{type(quantizer).__name__} has entropy_weight={weight} and "
-            f"entropy_temperature={temperature}; allowed: 0 or more, and above 0"
-        )
 
 
 def reseed(embedding, chosen, latents, key) -> jax.Array:

@@ -9,7 +9,7 @@ renumbered around them, in `__call__` and `lookup`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
+from taming_jax.models.arithmetic import occurrences
 from taming_jax.models.lookup import perturbed
 from taming_jax.models.remap import Remap, make_remap
 from taming_jax.units import Codes
@@ -107,10 +108,15 @@ class Quantizer(nn.Module):
 
     @nn.nowrap
     def make_counts(self) -> None:
-        """Declare how often each code was drawn, where that may change."""
-        if self.is_mutable_collection("codebook"):
-            size = (self.codebook_size,)
-            self.usage = self.variable("codebook", "usage", jnp.zeros, size)
+        """Declare how often each code was drawn."""
+        self.usage = self.remember("usage", lambda: jnp.zeros(self.codebook_size))
+
+    @nn.nowrap
+    def remember(self, name: str, init: Callable):
+        """Declare what training carries along, None where it is not to change."""
+        if not self.is_mutable_collection("codebook"):
+            return None
+        return self.variable("codebook", name, init)
 
     @nn.nowrap
     def is_used(self) -> np.ndarray:
@@ -189,8 +195,3 @@ class Quantizer(nn.Module):
             )
         if self.perturb_probability and self.codebook_size == 1:
             raise ValueError(f"{owner}'s one code has no neighbour to perturb it with")
-
-
-def occurrences(codes: Codes, codebook_size: int) -> jax.Array:
-    """How often each code occurs: float32 [K], which saturates but never wraps."""
-    return jnp.zeros(codebook_size).at[codes.ravel()].add(1.0)

@@ -19,7 +19,7 @@ Every quantizer takes the same steps in the same order: project, distances, code
 vectors, loss, straight-through. What they share is written once: in `quantization`
 what is the same for all, in `codebook` what is for tables, in `lookup` what is to be
 done with all K codes, in chunks of them, in `gradients` the ways past a quantization,
-below them the rest. All of it is float32, whatever the activations are.
+in `arithmetic` the rest. All of it is float32, whatever the activations are.
 
 What gradients move is in "params"; what they do not (counts, averages, constants) is in
 the collection "codebook", mutable in training. Noise comes from the rng stream
@@ -28,7 +28,6 @@ two renewed: a pure function, called by the training step on the quantizer's own
 sub-trees when the optimizer is done, for everything that sets codes by hand.
 """
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -36,29 +35,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from taming_jax.models import arithmetic
+from taming_jax.models.arithmetic import codebook_loss, digits, ema, from_digits
 from taming_jax.models.codebook import (
     Codebook,
     NearestCodebook,
     ReseededCodebook,
-    check_entropy,
     drawn,
-    entropy_loss,
     reseed,
 )
 from taming_jax.models.convolution import Conv, flat, normal, uniform
 from taming_jax.models.fields import strict
 from taming_jax.models.gradients import straight_through, unit_length
 from taming_jax.models.lookup import best, index_backpropagation, nearest
-from taming_jax.models.quantization import Quantized, Quantizer, occurrences
+from taming_jax.models.quantization import Quantized, Quantizer
 from taming_jax.models.schedules import warm_up_cosine
 from taming_jax.units import Codes
-
-# What is softmax over all codes and latents at once: 1 GiB for 8,192 latents, and a
-# handful of these.
-GUMBEL_LIMIT = 2**15
-
-# Bits whose combinations LFQ's entropy runs over: as many codes as one look-up's chunk.
-GROUP_BITS = 12
 
 
 @strict
@@ -125,30 +117,27 @@ class EMA(NearestCodebook):
 
     decay: float = 0.99
     epsilon: float = 1e-5
+    COPIES = 6  # the sums, too
 
     def setup(self):
         self.make_table(normal(1.0))
-        if self.is_mutable_collection("codebook"):
-            size = (self.codebook_size,)
-            self.sizes = self.variable("codebook", "sizes", jnp.ones, size)
-            self.sums = self.variable("codebook", "sums", lambda: self.embedding)
+        self.sizes = self.remember("sizes", lambda: jnp.ones(self.codebook_size))
+        self.sums = self.remember("sums", lambda: self.embedding)
 
     def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
         table = jax.lax.stop_gradient(self.embedding)
         codes = nearest(z, table)
-        q = jax.lax.stop_gradient(self.vectors(codes))
+        q = jnp.take(table, codes, axis=0)
         loss = self.beta * jnp.mean(jnp.square(z - q))
         return self.finished(z, q, codes, loss, table, train=train, step=step)
 
     @nn.nowrap
     def after_update(self, params, codebook, latents, *, step, key):
         """Move the averages, and every code onto its own; then the two remedies."""
-        latents = latents.reshape(-1, self.dim)
-        codes = nearest(latents, params["embedding"])
-        totals = jnp.zeros_like(codebook["sums"]).at[codes].add(latents)
-        sizes = ema(codebook["sizes"], occurrences(codes, len(totals)), self.decay)
+        counts, totals = arithmetic.gathered(latents, params["embedding"])
+        sizes = ema(codebook["sizes"], counts, self.decay)
         sums = ema(codebook["sums"], totals, self.decay)
-        embedding = sums / smoothed(sizes, self.epsilon)[:, None]
+        embedding = sums / arithmetic.smoothed(sizes, self.epsilon)[:, None]
         chosen, usage = self.chosen(codebook["usage"], step)
         embedding = reseed(embedding, chosen, latents, key)
         sizes = jnp.where(chosen, 1.0, sizes)
@@ -168,20 +157,11 @@ class Online(VQ):
     """
 
     decay: float = 0.99
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.revive_every:
-            raise ValueError(
-                f"Online has revive_every={self.revive_every}, and moves idle codes in "
-                "every step: leave it out, or take name='vq'"
-            )
+    NO_REVIVAL = "moves idle codes in every step"
 
     def setup(self):
         super().setup()
-        if self.is_mutable_collection("codebook"):
-            size = (self.codebook_size,)
-            self.shares = self.variable("codebook", "shares", jnp.zeros, size)
+        self.shares = self.remember("shares", lambda: jnp.zeros(self.codebook_size))
 
     @nn.nowrap
     def after_update(self, params, codebook, latents, *, step, key):
@@ -190,7 +170,7 @@ class Online(VQ):
             params, codebook, latents, step=step, key=key
         )
         codes = nearest(latents, self.project(params["embedding"]))
-        shares = occurrences(codes, self.codebook_size) / codes.size
+        shares = arithmetic.occurrences(codes, self.codebook_size) / codes.size
         p = ema(codebook["shares"], shares, self.decay)
         a = jnp.exp(-10 * self.codebook_size * p / (1 - self.decay) - 1e-3)[:, None]
         z = drawn(latents, self.codebook_size, jax.random.fold_in(key, 1))
@@ -216,18 +196,7 @@ class Gumbel(Codebook):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.codebook_size > GUMBEL_LIMIT:
-            raise ValueError(
-                f"Gumbel's codebook_size={self.codebook_size} would need odds of all "
-                f"codes for each latent, {self.codebook_size / 2**15:.0f} GiB for 8192 "
-                f"latents and several times; allowed: {GUMBEL_LIMIT} at most. IBQ has "
-                "no such limit"
-            )
-        if min(self.temperature) <= 0:
-            raise ValueError(
-                f"Gumbel's temperature={tuple(self.temperature)} is not above 0 all "
-                "the way, and is divided by; the original ends at 1e-6"
-            )
+        arithmetic.check_odds(self.codebook_size, self.temperature)
 
     def setup(self):
         self.proj = Conv(self.codebook_size, size=1)
@@ -235,7 +204,7 @@ class Gumbel(Codebook):
 
     def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
         logits = self.logits(z)
-        kl = divergence(jax.nn.softmax(logits))
+        kl = arithmetic.divergence(jax.nn.softmax(logits))
         step = self.temperature_steps[1] if step is None else step
         temperature = warm_up_cosine(step, self.temperature, self.temperature_steps)
         if train:
@@ -271,7 +240,7 @@ class FSQ(Quantizer):
     levels: Sequence[int] = ()
 
     def __post_init__(self):
-        self.codebook_size, self.dim = check_levels(
+        self.codebook_size, self.dim = arithmetic.check_levels(
             self.levels, self.codebook_size, self.dim
         )
         super().__post_init__()
@@ -280,27 +249,18 @@ class FSQ(Quantizer):
         self.make_counts()
 
     def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
-        levels = np.array(self.levels)
-        reach = (levels - 1) / 2 * (1 + 1e-3)  # so that tanh gets to the last level
-        offset = np.where(levels % 2, 0.0, 0.5)
-        bounded = reach * jnp.tanh(z + np.arctanh(offset / reach)) - offset
-        digits = jnp.round(bounded) + levels // 2
-        codes = jnp.sum(digits.astype(jnp.int32) * self._places(), axis=-1)
-        bounded = bounded / (levels // 2)
-        q = straight_through(bounded, self.vectors(codes), 1.0)
-        stats = {"distance": jnp.mean(jnp.square(q - bounded))}
-        return Quantized(q, codes, jnp.zeros(()), stats, z)
+        z = arithmetic.within(z, self.levels)
+        codes = from_digits(jnp.round(z) + np.array(self.levels) // 2, self.levels)
+        z = z / (np.array(self.levels) // 2)
+        q = self.vectors(codes)
+        stats = {"distance": jnp.mean(jnp.square(q - z))}
+        z_q = straight_through(z, q, 1.0)
+        return Quantized(z_q, codes, jnp.zeros(()), stats, z)
 
     def vectors(self, codes: Codes) -> jax.Array:
         """[...] -> [...,D] in [-1,1]."""
-        levels = np.array(self.levels, np.int32)
-        digits = codes[..., None] // self._places() % levels
-        return (digits - levels // 2) / (levels // 2).astype(np.float32)
-
-    @nn.nowrap
-    def _places(self):
-        """What a step of each dimension adds to a code."""
-        return np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
+        half = np.array(self.levels) // 2
+        return (digits(codes, self.levels) - half) / half.astype(np.float32)
 
 
 @strict
@@ -321,40 +281,27 @@ class LFQ(Quantizer):
     entropy_temperature: float = 0.01
 
     def __post_init__(self):
-        self.dim = check_bits(self.codebook_size, self.dim)
+        self.dim = arithmetic.check_bits(self.codebook_size, self.dim)
         super().__post_init__()
-        check_entropy(self)
+        arithmetic.check_entropy(self)
 
     def setup(self):
         self.make_counts()
 
     def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
-        bits = (z > 0).astype(jnp.int32)
-        codes = jnp.sum(bits << np.arange(self.dim, dtype=np.int32), axis=-1)
+        codes = from_digits(z > 0, [2] * self.dim)
         q = self.vectors(codes)
         distance = jnp.mean(jnp.square(z - q))
         loss, stats = self.beta * distance, {"distance": distance}
         if self.entropy_weight:
-            loss += self.entropy_weight * self.entropy(z, stats)
+            loss += self.entropy_weight * arithmetic.bits_entropy(
+                z, self.entropy_temperature, stats
+            )
         return Quantized(straight_through(z, q, 1.0), codes, loss, stats, z)
 
     def vectors(self, codes: Codes) -> jax.Array:
         """[...] -> [...,D], -1 or 1 each."""
-        return signs(codes, self.dim)
-
-    @nn.nowrap
-    def entropy(self, z: jax.Array, stats: dict) -> jax.Array:
-        """Of all latents z [...,D]: E[H(p)] - H(E[p]), both by groups of bits."""
-        total, first = {"entropy_each": 0.0, "entropy_of_mean": 0.0}, 0
-        for group in np.array_split(np.arange(self.dim), -(-self.dim // GROUP_BITS)):
-            rows = 2 * signs(np.arange(2 ** len(group)), len(group))
-            part = z[..., first : first + len(group)]
-            of_group = {}
-            entropy_loss(part, rows / self.entropy_temperature, None, of_group)
-            total = {name: total[name] + of_group[name] for name in total}
-            first += len(group)
-        stats |= total
-        return total["entropy_each"] - total["entropy_of_mean"]
+        return 2.0 * digits(codes, [2] * self.dim) - 1.0
 
 
 @strict
@@ -374,7 +321,7 @@ class IBQ(ReseededCodebook):
 
     def __post_init__(self):
         super().__post_init__()
-        check_entropy(self)
+        arithmetic.check_entropy(self)
 
     def setup(self):
         self.make_table(normal(self.dim**-0.5))
@@ -388,7 +335,7 @@ class IBQ(ReseededCodebook):
         loss += codebook_loss(z=z, q=hard, beta=self.beta, legacy=True)
         if self.entropy_weight:
             rows = self.embedding / self.entropy_temperature
-            loss += self.entropy_weight * entropy_loss(z, rows, None, stats)
+            loss += self.entropy_weight * arithmetic.entropy_loss(z, rows, None, stats)
         loss = jnp.where(share > 0, loss, 0.0)
         return Quantized(z + share * (q - z), codes, loss, stats, z)
 
@@ -403,13 +350,8 @@ class SimVQ(NearestCodebook):
     and b the latents' mean and covariance, where other tables are filled with latents.
     """
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.revive_every:
-            raise ValueError(
-                f"SimVQ has revive_every={self.revive_every}, and no rows that could "
-                "be moved: leave it out, or take name='vq'"
-            )
+    COPIES = 3  # basis, codes and their gradient
+    NO_REVIVAL = "has no rows that could be moved"
 
     def setup(self):
         bound, size = self.dim**-0.5, (self.codebook_size, self.dim)
@@ -438,82 +380,10 @@ class SimVQ(NearestCodebook):
     def after_update(self, params, codebook, latents, *, step, key):
         """Spread the codes as the latents are when quantization begins."""
         del key
-        latents, fill = latents.reshape(-1, self.dim), self.is_filled(step)
-        mean = jnp.mean(latents, axis=0)
-        products = jnp.matmul((latents - mean).T, latents - mean, precision="highest")
-        spread = products / len(latents) + 1e-6 * jnp.eye(self.dim)
-        kernel = self.dim**0.5 * jnp.linalg.cholesky(spread).T
-        params = {
-            **params,
-            "kernel": jnp.where(fill, kernel, params["kernel"]),
-            "bias": jnp.where(fill, mean, params["bias"]),
-        }
+        renewed = arithmetic.spread_as(latents)
+        fill = self.is_filled(step)
+        params = {k: jnp.where(fill, renewed[k], old) for k, old in params.items()}
         return params, codebook
-
-
-def signs(codes, bits: int) -> jax.Array:
-    """The bits of numbers [...], the lowest first, as -1.0 and 1.0: [...,bits]."""
-    return 2.0 * (codes[..., None] >> np.arange(bits, dtype=np.int32) & 1) - 1.0
-
-
-def check_levels(levels: Sequence[int], size: int | None, dim: int | None):
-    """-> (codebook_size, dim) of FSQ; ValueError if one is given and is another."""
-    if not levels or min(levels) < 2:
-        raise ValueError(
-            f"FSQ has levels={tuple(levels)}; it takes how many values each dimension "
-            "has, 2 or more, such as levels=(8, 5, 5, 5)"
-        )
-    product = math.prod(levels)
-    if size not in (None, product) or dim not in (None, len(levels)):
-        raise ValueError(
-            f"FSQ's levels={tuple(levels)} are dim={len(levels)} and make "
-            f"codebook_size={product}, and codebook_size={size}, dim={dim} is asked "
-            "for: leave these out, or change the levels"
-        )
-    return product, len(levels)
-
-
-def check_bits(size: int, dim: int | None) -> int:
-    """-> dim of LFQ; ValueError if `size` is no power of two, or of another dim."""
-    bits = max(size.bit_length() - 1, 1)
-    if size != 2**bits:
-        raise ValueError(
-            f"LFQ's codebook_size={size} is no power of two: codes are {bits} bits or "
-            f"{bits + 1}; take {2**bits} or {2 ** (bits + 1)}"
-        )
-    if dim not in (None, bits):
-        raise ValueError(
-            f"LFQ's codebook_size={size} has {bits} bits, and dim={dim} is asked for: "
-            f"leave dim out, or take codebook_size={2**dim}"
-        )
-    return bits
-
-
-def codebook_loss(*, z, q, beta: float, legacy: bool) -> jax.Array:
-    """mean |sg z - q|^2 + beta mean |z - sg q|^2; legacy: beta on the first term."""
-    stop = jax.lax.stop_gradient
-    codebook = jnp.mean(jnp.square(stop(z) - q))
-    commitment = jnp.mean(jnp.square(z - stop(q)))
-    if legacy:
-        return beta * codebook + commitment
-    return codebook + beta * commitment
-
-
-def ema(average: jax.Array, value: jax.Array, decay: float) -> jax.Array:
-    """decay * average + (1 - decay) * value."""
-    return decay * average + (1 - decay) * value
-
-
-def smoothed(sizes: jax.Array, epsilon: float) -> jax.Array:
-    """Each of [K] with `epsilon` more, and their sum as it was (Laplace)."""
-    total = jnp.sum(sizes)
-    return (sizes + epsilon) / (total + len(sizes) * epsilon) * total
-
-
-def divergence(p: jax.Array) -> jax.Array:
-    """Mean over places of sum_k p_k log(K p_k), p [...,K]: 0 where all are alike."""
-    size = p.shape[-1]
-    return jnp.mean(jnp.sum(p * jnp.log(size * p + 1e-10), axis=-1))
 
 
 QUANTIZERS = {

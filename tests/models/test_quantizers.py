@@ -8,14 +8,11 @@ from golden import golden, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.metrics.codebook import count_codes, perplexity
+from taming_jax.models.arithmetic import codebook_loss
 from taming_jax.models.codebook import reseed
 from taming_jax.models.gradients import straight_through, unit_length
 from taming_jax.models.lookup import nearest
-from taming_jax.models.quantizers import (
-    QUANTIZERS,
-    VQ,
-    codebook_loss,
-)
+from taming_jax.models.quantizers import QUANTIZERS, VQ
 
 KEY = jax.random.key(0)
 RNGS = {"quantizer": jax.random.key(3)}
