@@ -1,0 +1,214 @@
+"""The recipes that `benchmarks.tokenizers` compares, each as a section `vqgan`.
+
+    section("default", codes=1024, steps=600) -> what VQGANRecipe.from_config takes
+
+All share steps, batch and the body of the autoencoder (64 x 64 pixels to 8 x 8 codes).
+Every row but the paper's is the default with a few settings changed: a dotted key and
+its value, or a function from the number of codes to these.
+"""
+
+from collections.abc import Callable, Mapping
+
+Changes = Mapping[str, object] | Callable[[int], Mapping[str, object]]
+
+IMAGE_SIZE, GRID, BATCH_SIZE = 64, 8, 8
+LATENTS = BATCH_SIZE * GRID**2  # that a step sees
+
+
+def section(variant: str, codes: int, steps: int) -> dict:
+    """A variant's section of a recipe card.
+
+    Args:
+      variant: a key of VARIANTS.
+      codes: the size of the codebook.
+      steps: of the run; starts and intervals are shares of it.
+
+    Raises:
+      ValueError: for a variant that does not exist.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"there is no variant {variant!r}: choose among {', '.join(VARIANTS)}"
+        )
+    base = _paper if variant.startswith("paper") else _default
+    changes = VARIANTS[variant]
+    return changed(base(codes, steps), changes(codes) if callable(changes) else changes)
+
+
+def changed(settings: Mapping, changes: Mapping[str, object]) -> dict:
+    """The same nested settings with some replaced: {"model.quantizer.dim": 4}."""
+    settings = dict(settings)
+    for path, value in changes.items():
+        key, _, rest = path.partition(".")
+        settings[key] = changed(settings[key], {rest: value}) if rest else value
+    return settings
+
+
+def _default(codes: int, steps: int) -> dict:
+    """What configs/shapes.py does, in a narrower model and a shorter run."""
+    body = {"norm_groups": 0, "gain": 3**0.5}
+    return {
+        "model": {
+            "encoder": ENCODER | body,
+            "decoder": DECODER | body,
+            "quantizer": {
+                "name": "vq",
+                "codebook_size": codes,
+                "dim": 8,
+                "normalize": True,
+                "beta": 0.25,
+                "start_step": steps // 10,
+                "blend_steps": steps // 10,
+                # A code that is in use has been drawn by then, however many there are.
+                "revive_every": max(steps // 24, 3 * codes // LATENTS),
+                "revive_until": steps // 2,
+            },
+        },
+        "discriminator": {"channels": 16, "layers": 2, "norm": "none"},
+        "l1_weight": 1.0,
+        "l2_weight": 2.0,
+        "difference_weight": 0.5,
+        "sharpness_weight": 2.0,
+        "perceptual_weight": 0.0,
+        "codebook_weight": 10.0,
+        "adversarial_loss": "hinge",
+        "adversarial_weight": 0.35,
+        "adaptive_weight": True,
+        "disc_start": steps * 3 // 4,
+        "adversarial_start": steps * 3 // 4 + steps // 60,
+        "decoder_only_start": steps * 3 // 4,
+        "learning_rate": 1.2e-3,
+        "disc_learning_rate": 8e-4,
+        "optimizer": {
+            "b1": 0.9,
+            "b2": 0.99,
+            "weight_decay": 1e-4,
+            "clip": 1.0,
+            "schedule": "cosine",
+            "warmup_steps": 30,
+            "final_share": 0.1,
+        },
+        "disc_optimizer": {"b1": 0.5, "b2": 0.9},
+        "ema_decay": 0.985,
+        "steps": steps,
+        "batch_size": BATCH_SIZE,
+        "on_nonfinite": "skip",
+    }
+
+
+def _paper(codes: int, steps: int) -> dict:
+    """Esser et al. 2021, without LPIPS, whose weights are not at hand for anyone here.
+
+    Its rate by its own formula, 4.5e-6 for each picture of a batch, is for a million
+    steps; this one is the best of 3e-4, 1e-3 and 3e-3 in so few.
+    """
+    body = {"norm_groups": 8, "gain": 1.0}
+    return {
+        "model": {
+            "encoder": ENCODER | body,
+            "decoder": DECODER | body,
+            "quantizer": {
+                "name": "vq",
+                "codebook_size": codes,
+                "dim": 64,
+                "beta": 0.25,
+                "legacy": True,
+            },
+        },
+        "discriminator": {"channels": 16, "layers": 2, "norm": "batch"},
+        "l1_weight": 1.0,
+        "perceptual_weight": 0.0,
+        "codebook_weight": 1.0,
+        "adversarial_loss": "hinge",
+        "adversarial_weight": 0.8,
+        "adaptive_weight": True,
+        "disc_start": steps // 4,  # 250,000 of a million
+        "learning_rate": 1e-3,
+        "optimizer": {"b1": 0.5, "b2": 0.9},
+        "ema_decay": 0.0,
+        "steps": steps,
+        "batch_size": BATCH_SIZE,
+        "on_nonfinite": "skip",
+    }
+
+
+_CHEAP = {
+    "attention_resolutions": (),
+    "middle_attention": False,
+    "resample": "patch",
+    "latent_channels": 64,
+}
+ENCODER = {
+    "patch_size": 4,
+    "channels": 32,
+    "multipliers": (1, 2),
+    "blocks": (1, 0),
+} | _CHEAP
+DECODER = {
+    "patch_size": 2,
+    "channels": 24,
+    "multipliers": (1, 2, 4),
+    "blocks": (1, 1, 0),
+} | _CHEAP
+
+
+def _quantizer(name: str, **fields) -> Changes:
+    """Another quantizer in the default's place; `codes` among its fields' names."""
+    return lambda codes: {
+        "model.quantizer": {"name": name, "codebook_size": codes, "dim": 8} | fields
+    }
+
+
+RECIPES: dict[str, Changes] = {
+    "paper": {},
+    "default": {},
+}
+QUANTIZERS: dict[str, Changes] = {
+    "vq": _quantizer("vq"),
+    "ema": _quantizer("ema"),
+    "gumbel": _quantizer("gumbel", kl_weight=5e-4),
+}
+# The default without one of its parts, or with the paper's in its place.
+TAKEN: dict[str, Changes] = {
+    "no-soft-start": {
+        "model.quantizer.start_step": 0,
+        "model.quantizer.blend_steps": 0,
+    },
+    "no-revival": {"model.quantizer.revive_every": 0},
+    "no-normalisation": {"model.quantizer.normalize": False},
+    "dim-64": {"model.quantizer.dim": 64},
+    "legacy-beta": {"model.quantizer.legacy": True},
+    "codebook-weight-1": {"codebook_weight": 1.0},
+    "group-norm": {
+        "model.encoder.norm_groups": 8,
+        "model.encoder.gain": 1.0,
+        "model.decoder.norm_groups": 8,
+        "model.decoder.gain": 1.0,
+    },
+    "no-average": {"ema_decay": 0.0},
+    "constant-rate": {"optimizer.schedule": "constant"},
+    "no-l2": {"l2_weight": 0.0},
+    "no-difference": {"difference_weight": 0.0},
+    "no-sharpness": {"sharpness_weight": 0.0},
+    "no-adversary": {"adversarial_weight": 0.0},
+    "adversary-on-all": {"decoder_only_start": None},
+    "fixed-weight": {"adaptive_weight": False, "adversarial_weight": 0.02},
+}
+ADDED: dict[str, Changes] = {
+    "attention": {
+        "model.encoder.middle_attention": True,
+        "model.decoder.middle_attention": True,
+        "model.encoder.norm_groups": 8,
+        "model.decoder.norm_groups": 8,
+    },
+    "batch-norm-discriminator": {"discriminator.norm": "batch"},
+}
+FAMILIES = {
+    "recipes": RECIPES,
+    "quantizers": QUANTIZERS,
+    "taken away": TAKEN,
+    "added": ADDED,
+}
+VARIANTS: dict[str, Changes] = {
+    name: changes for family in FAMILIES.values() for name, changes in family.items()
+}

@@ -1,0 +1,152 @@
+"""Tokenizers side by side, at equal compute: same steps, batch, body, data, seeds.
+
+    python -m benchmarks.tokenizers [--data shapes] [--variants default,paper]
+        [--sizes 256,1024,16384] [--seeds 0,1,2] [--steps 600] [--results FILE]
+    python -m benchmarks.tokenizers --table
+
+Each trial (a variant, a size of the codebook, a seed) becomes a line of the results; a
+trial whose settings have a line already is not run again, so that the command may be
+stopped at any time. With `--table` nothing is run: the lines become the tables of
+docs/recipes.md. Quiet cores are wanted for the seconds only.
+"""
+
+import argparse
+import datetime
+import hashlib
+import itertools
+import json
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks import tokenizer_tables, tokenizer_trial
+from benchmarks.tokenizer_variants import VARIANTS, section
+from taming_jax.compilation import keep_programs
+from taming_jax.models.vqgan import VQGAN
+from taming_jax.training.recipe import VQGANRecipe
+
+RESULTS = Path(__file__).parent / "results" / "tokenizers.jsonl"
+DATA = ("shapes", "scenes", "photographs")
+
+
+def main() -> None:
+    """Runs what is missing, or prints what is there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="shapes", choices=DATA)
+    parser.add_argument("--variants", type=_names, default=list(VARIANTS))
+    parser.add_argument("--sizes", type=_numbers, default=[256, 1_024, 16_384])
+    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print, run nothing")
+    arguments = parser.parse_args()
+    wanted = list(trials(arguments))
+    lines = read(arguments.results)
+    if arguments.table:
+        known = {line["settings"]: line for line in lines}
+        found = [known[t["settings"]] for t in wanted if t["settings"] in known]
+        print(tokenizer_tables.tables(found))
+        return
+    done = {line["settings"] for line in lines}
+    missing = [trial for trial in wanted if trial["settings"] not in done]
+    print(f"{len(missing)} of {len(wanted)} trials are missing", flush=True)
+    if missing:
+        sweep(missing, arguments.results)
+
+
+def trials(arguments: argparse.Namespace) -> Iterator[dict]:
+    """Every trial that is asked for: seed by seed, in the order of the variants.
+
+    Raises:
+      ValueError: for a variant that does not exist or cannot be built.
+    """
+    for seed, variant, codes in itertools.product(
+        arguments.seeds, arguments.variants, arguments.sizes
+    ):
+        trial = {
+            "data": arguments.data,
+            "variant": variant,
+            "codes": codes,
+            "seed": seed,
+            "steps": arguments.steps,
+        }
+        yield trial | {"settings": digest(trial)}
+
+
+def digest(trial: Mapping) -> str:
+    """Of all that a trial's figures depend on but code and libraries: 16 hex digits."""
+    recipe = section(trial["variant"], trial["codes"], trial["steps"])
+    VQGAN(**VQGANRecipe.from_config(recipe).model)  # or say what is wrong with it
+    depends_on = {
+        "trial": {key: trial[key] for key in ("data", "codes", "seed")},
+        "section": recipe,
+        **tokenizer_trial.settings(),
+    }
+    text = json.dumps(depends_on, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def sweep(missing: list[dict], results: Path) -> None:
+    """Runs the trials and appends each one's line when it is done."""
+    keep_programs()
+    pictures = tokenizer_trial.open_pictures(missing[0]["data"])
+    walls = []
+    for number, trial in enumerate(missing):
+        jax.clear_caches()  # of the trials before, whose programs nobody needs
+        began = time.perf_counter()
+        recipe = section(trial["variant"], trial["codes"], trial["steps"])
+        figures = tokenizer_trial.run(recipe, pictures, trial["seed"])
+        walls.append(time.perf_counter() - began)
+        append(results, trial | about() | {"wall": walls[-1]} | figures)
+        left = datetime.timedelta(
+            seconds=round(np.mean(walls) * (len(missing) - number - 1))
+        )
+        name = f"{trial['variant']} {trial['codes']} seed {trial['seed']}"
+        spent = f"{walls[-1]:.0f} s, about {left} left"
+        print(f"{name}: {_brief(figures)}; {spent}", flush=True)
+
+
+def about() -> dict[str, str]:
+    """When, where and with what."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": f"{jax.devices()[0].device_kind}, {platform.machine()}",
+        **{name: version(name) for name in ("jax", "flax", "numpy")},
+    }
+
+
+def read(results: Path) -> list[dict]:
+    """The lines of a file of results; none where there is no file."""
+    if not results.exists():
+        return []
+    return [json.loads(line) for line in results.read_text().splitlines()]
+
+
+def append(results: Path, line: Mapping) -> None:
+    """Adds a line, whole or, if the process is killed, not at all."""
+    line = {k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()}
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _brief(figures: Mapping) -> str:
+    shown = ("psnr", "usage", "perplexity", "frechet", "bits_per_token", "seconds")
+    return ", ".join(f"{k} {figures[k]:.3g}" for k in shown if k in figures)
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()

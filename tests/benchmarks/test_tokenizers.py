@@ -1,0 +1,201 @@
+"""The comparison of tokenizers: what is run, what is not run again, what is printed.
+
+Legend: K codes.
+"""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import photographs, tokenizer_tables, tokenizer_trial, tokenizers
+from benchmarks.tokenizer_variants import VARIANTS, changed, section
+from configs import shapes
+from taming_jax.models.vqgan import VQGAN
+from taming_jax.training.recipe import VQGANRecipe, plain
+from taming_jax.training.vqgan import make_discriminator, make_init
+
+# What the default's section has another value of than the card that it follows: its
+# widths, and what belongs to a longer run.
+OF_SIZE = {
+    "model.encoder.channels",
+    "model.decoder.channels",
+    "model.quantizer.codebook_size",
+    "model.quantizer.start_step",
+    "model.quantizer.blend_steps",
+    "model.quantizer.revive_every",
+    "model.quantizer.revive_until",
+    "disc_start",
+    "adversarial_start",
+    "decoder_only_start",
+    "steps",
+    "on_nonfinite",
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_builds(variant):
+    recipe = VQGANRecipe.from_config(section(variant, codes=256, steps=600))
+    model, discriminator = VQGAN(**recipe.model), make_discriminator(recipe)
+    init = make_init(recipe, model, discriminator)
+    state = jax.eval_shape(init, jax.random.key(0))
+    assert (model.codebook_size, model.stride) == (256, 8)
+    assert state.params["decoder"]["conv_out"]["kernel"].shape[-1] == 3 * 2**2
+
+
+@pytest.mark.parametrize("codes", [1_024, 16_384])
+def test_every_variant_has_the_codes_that_are_asked_for(codes):
+    for variant in VARIANTS:
+        model = VQGAN(**section(variant, codes, steps=600)["model"])
+        assert model.codebook_size == codes, variant
+
+
+def test_the_default_is_the_card_of_shapes():
+    card = leaves(plain(shapes.get_config())["vqgan"])
+    ours = leaves(section("default", codes=512, steps=3_400))
+    other = {key for key in ours if ours[key] != card.get(key)}
+    assert other <= OF_SIZE
+
+
+def test_variants_differ_from_the_default():
+    default = section("default", codes=256, steps=600)
+    alike = [name for name in VARIANTS if section(name, 256, 600) == default]
+    assert alike == ["default"]
+
+
+def test_an_unknown_variant_is_named():
+    with pytest.raises(ValueError, match="no variant 'papre': choose among paper"):
+        section("papre", codes=256, steps=600)
+
+
+def test_changes_reach_what_lies_deeper_and_leave_the_rest():
+    settings = {"a": {"b": {"c": 1, "d": 2}}, "e": 3}
+    assert changed(settings, {"a.b.c": 5, "e": 6}) == {
+        "a": {"b": {"c": 5, "d": 2}},
+        "e": 6,
+    }
+    assert settings == {"a": {"b": {"c": 1, "d": 2}}, "e": 3}
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Run the script with flags, on trials that do nothing; -> the seeds it ran."""
+    ran = []
+
+    def run(section, pictures, seed):
+        ran.append(seed)
+        return {"psnr": 20.0 + seed, "usage": 0.5}
+
+    monkeypatch.setattr(tokenizer_trial, "run", run)
+    monkeypatch.setattr(tokenizer_trial, "open_pictures", lambda name: name)
+    monkeypatch.setattr(tokenizers, "keep_programs", lambda: None)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+
+    def command(*flags):
+        ran.clear()
+        flags = ("--variants", "default", "--sizes", "256", *flags)
+        results = str(tmp_path / "results" / "lines.jsonl")
+        monkeypatch.setattr(sys, "argv", ["", "--results", results, *flags])
+        tokenizers.main()
+        return list(ran)
+
+    return command
+
+
+def test_what_has_a_line_is_not_run_again(command):
+    assert command("--seeds", "0,2") == [0, 2]
+    assert command("--seeds", "0,1,2") == [1]
+    assert command("--seeds", "0,1,2") == []
+
+
+def test_other_settings_are_another_trial(command):
+    assert command("--seeds", "0") == [0]
+    assert command("--seeds", "0", "--steps", "500") == [0]
+    assert command("--seeds", "0", "--data", "scenes") == [0]
+
+
+def test_the_table_has_what_was_asked_for(command, capsys):
+    command("--seeds", "0,1")
+    command("--seeds", "0", "--steps", "500")
+    capsys.readouterr()
+    assert command("--seeds", "0,1", "--table") == []
+    assert capsys.readouterr().out.splitlines() == [
+        "**shapes, 256 codes, 600 steps**",
+        "",
+        "|  | usage | PSNR | seeds |",
+        "| --- | --: | --: | --: |",
+        "| default | 0.50 ± 0.00 | 20.50 ± 0.50 | 2 |",
+    ]
+
+
+def test_a_cell_of_one_trial_has_no_spread():
+    assert tokenizer_tables.cell([{"perplexity": 1234.5}], "perplexity", 0) == "1,234"
+
+
+def test_perturbed_codes_are_the_nearest_others():
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(16, 3)).astype(np.float32)
+    codes = rng.integers(0, 16, (4, 5, 5)).astype(np.int32)
+    perturbed = tokenizer_trial.perturb(codes, table, share=1.0, neighbours=3, seed=1)
+    distances = np.linalg.norm(table[:, None] - table[None], axis=-1)
+    nearest = distances.argsort(axis=1)[:, 1:4]  # without itself
+    drawn = {(k, n) for k, n in zip(codes.ravel(), perturbed.ravel(), strict=True)}
+    assert all(n in nearest[k] for k, n in drawn)
+    assert len(drawn) > 40  # of 48: all of them are drawn, not the first
+
+
+def test_the_share_of_perturbed_codes_is_as_asked():
+    table = np.eye(8, dtype=np.float32)
+    codes = np.zeros((10, 10, 10), np.int32)
+    perturbed = tokenizer_trial.perturb(codes, table, share=0.2, neighbours=99, seed=0)
+    # of 1,000 draws: 0.2 ± four standard deviations
+    assert np.mean(perturbed != codes) == pytest.approx(0.2, abs=0.05)
+
+
+def test_every_row_comes_once_before_any_comes_again():
+    batches = tokenizer_trial.ordered(np.arange(6), batch_size=4, seed=3)
+    rows = np.concatenate([next(batches) for _ in range(6)])
+    epochs = rows.reshape(4, 6)
+    assert (np.sort(epochs, axis=1) == np.arange(6)).all()
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_photographs_are_split_by_picture():
+    assert not set(photographs.TRAIN) & set(photographs.VAL)
+
+
+def test_crops_are_the_same_each_time():
+    first, again = (photographs.crops(("chelsea.png",), 3, 32, 5) for _ in range(2))
+    assert first.shape == (3, 32, 32, 3)
+    assert (first == again).all()
+    assert not (first[0] == first[1]).all()
+
+
+def test_a_trial_measures_everything_that_needs_no_judge(monkeypatch):
+    small = {"width": 8, "layers": 1, "heads": 1}
+    monkeypatch.setattr(tokenizer_trial, "PRIOR", tokenizer_trial.PRIOR | {
+        "model": tokenizer_trial.PRIOR["model"] | small, "steps": 2,
+    })  # fmt: skip
+    images = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), np.uint8)
+    few = {"encoder.channels": 4, "decoder.channels": 4}
+    few = {f"model.{key}": value for key, value in few.items()}
+    few |= {"steps": 2, "adversarial_weight": 0.0, "decoder_only_start": None}
+    tiny = changed(section("default", codes=16, steps=60), few)
+    figures = tokenizer_trial.run(tiny, tokenizer_trial.Pictures(images, images), 0)
+    judged = {"frechet", "accuracy", "perturbed_frechet", "perturbed_accuracy"}
+    shown = {figure for figure, _ in tokenizer_tables.COLUMNS.values()}
+    assert shown - judged <= figures.keys()
+    assert figures["draws"] == 2 * 64 * 64
+    assert figures["bits_per_picture"] == 64 * figures["bits_per_token"]
+
+
+def leaves(settings, path=""):
+    """Nested settings as one dict with dotted keys."""
+    found = {}
+    for key, value in settings.items():
+        inner = isinstance(value, dict)
+        found |= (
+            leaves(value, f"{path}{key}.") if inner else {f"{path}{key}": plain(value)}
+        )
+    return found
