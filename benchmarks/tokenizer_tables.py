@@ -24,6 +24,8 @@ COLUMNS = {
     "Fréchet ": ("perturbed_frechet", 1),
     "accuracy ": ("perturbed_accuracy", 3),
     "bits/code": ("bits_per_token", 2),
+    "sampled: Fréchet": ("sampled_frechet", 1),
+    " accuracy": ("sampled_accuracy", 3),
     "seconds": ("processor_seconds", 0),
 }
 

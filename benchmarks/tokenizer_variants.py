@@ -3,13 +3,13 @@
     section("default", codes=1024, steps=600) -> what VQGANRecipe.from_config takes
 
 All share steps, batch and the body of the autoencoder (64 x 64 pixels to 8 x 8 codes).
-Every row but the paper's is the default with a few settings changed: a dotted key and
-its value, or a function from the number of codes to these.
+Every row but the paper's is the default with a few settings changed: dotted keys and
+their values, or a function from the number of codes and of steps to these.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-Changes = Mapping[str, object] | Callable[[int], Mapping[str, object]]
+Changes = Mapping[str, object] | Callable[[int, int], Mapping[str, object]]
 
 IMAGE_SIZE, GRID, BATCH_SIZE = 64, 8, 8
 LATENTS = BATCH_SIZE * GRID**2  # that a step sees
@@ -32,7 +32,9 @@ def section(variant: str, codes: int, steps: int) -> dict:
         )
     base = _paper if variant.startswith("paper") else _default
     changes = VARIANTS[variant]
-    return changed(base(codes, steps), changes(codes) if callable(changes) else changes)
+    return changed(
+        base(codes, steps), changes(codes, steps) if callable(changes) else changes
+    )
 
 
 def changed(settings: Mapping, changes: Mapping[str, object]) -> dict:
@@ -152,21 +154,59 @@ DECODER = {
 } | _CHEAP
 
 
-def _quantizer(name: str, **fields) -> Changes:
-    """Another quantizer in the default's place; `codes` among its fields' names."""
-    return lambda codes: {
-        "model.quantizer": {"name": name, "codebook_size": codes, "dim": 8} | fields
-    }
+# Levels of FSQ that make so many codes.
+LEVELS = {256: (8, 8, 4), 1_024: (8, 8, 4, 4), 16_384: (8, 8, 8, 8, 4)}
 
+
+def _quantizer(name: str, *, remedies: Sequence[str] = (), **fields) -> Changes:
+    """Another quantizer in the default's place, with those remedies it can have."""
+
+    def changes(codes: int, steps: int) -> dict:
+        ours = _default(codes, steps)["model"]["quantizer"]
+        kept = {key: ours[key] for key in ("codebook_size", *remedies)}
+        return {"model.quantizer": {"name": name, **kept, **fields}}
+
+    return changes
+
+
+def _gumbel(codes: int, steps: int) -> dict:
+    """Annealed over the run, as Ramesh et al. 2021 do over theirs."""
+    anneal = {"kl_weight": 5e-4, "temperature_steps": (0, steps)}
+    return _quantizer("gumbel", dim=64, **anneal)(codes, steps)
+
+
+def _fsq(codes: int, steps: int) -> dict:
+    if codes not in LEVELS:
+        raise ValueError(
+            f"no levels of fsq are written down for {codes} codes: choose among "
+            f"{', '.join(map(str, LEVELS))}, or add them to LEVELS"
+        )
+    return _quantizer("fsq", levels=LEVELS[codes])(codes, steps)
+
+
+def _perturbation(codes: int, steps: int) -> dict:
+    half = {"perturb_probability": 0.5, "perturb_neighbours": 50}
+    half |= {"perturb_steps": steps}
+    return {f"model.quantizer.{key}": value for key, value in half.items()}
+
+
+SOFT_START = ("start_step", "blend_steps")
+REMEDIES = (*SOFT_START, "revive_every", "revive_until")
 
 RECIPES: dict[str, Changes] = {
     "paper": {},
     "default": {},
 }
+# The default's own is l2.
 QUANTIZERS: dict[str, Changes] = {
-    "vq": _quantizer("vq"),
-    "ema": _quantizer("ema"),
-    "gumbel": _quantizer("gumbel", kl_weight=5e-4),
+    "vq": _quantizer("vq", remedies=REMEDIES, dim=8),
+    "ema": _quantizer("ema", remedies=REMEDIES, dim=8),
+    "online": _quantizer("online", remedies=SOFT_START, dim=8),
+    "gumbel": _gumbel,
+    "fsq": _fsq,
+    "lfq": _quantizer("lfq"),
+    "ibq": _quantizer("ibq", remedies=REMEDIES, dim=8),
+    "simvq": _quantizer("simvq", remedies=SOFT_START, dim=8),
 }
 # The default without one of its parts, or with the paper's in its place.
 TAKEN: dict[str, Changes] = {
@@ -175,7 +215,6 @@ TAKEN: dict[str, Changes] = {
         "model.quantizer.blend_steps": 0,
     },
     "no-revival": {"model.quantizer.revive_every": 0},
-    "no-normalisation": {"model.quantizer.normalize": False},
     "dim-64": {"model.quantizer.dim": 64},
     "legacy-beta": {"model.quantizer.legacy": True},
     "codebook-weight-1": {"codebook_weight": 1.0},
@@ -201,7 +240,15 @@ ADDED: dict[str, Changes] = {
         "model.encoder.norm_groups": 8,
         "model.decoder.norm_groups": 8,
     },
-    "batch-norm-discriminator": {"discriminator.norm": "batch"},
+    "rotation": {"model.quantizer.gradient": "rotation"},
+    "entropy": {"model.quantizer.entropy_weight": 0.01},  # counts codebook_weight times
+    "perturbation": _perturbation,
+    "non-saturating": {"adversarial_loss": "non_saturating"},
+    "lecam": {"lecam_weight": 0.05, "lecam_decay": 0.9},
+    "r1": {"r1_weight": 1.0},
+    "blur": {"discriminator.blur": 4},
+    "spectral-norm": {"discriminator.spectral_norm": True},
+    "batch-norm": {"discriminator.norm": "batch"},
 }
 FAMILIES = {
     "recipes": RECIPES,

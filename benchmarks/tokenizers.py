@@ -97,7 +97,6 @@ def sweep(missing: list[dict], results: Path) -> None:
     pictures = tokenizer_trial.open_pictures(missing[0]["data"])
     walls = []
     for number, trial in enumerate(missing):
-        jax.clear_caches()  # of the trials before, whose programs nobody needs
         began = time.perf_counter()
         recipe = section(trial["variant"], trial["codes"], trial["steps"])
         figures = tokenizer_trial.run(recipe, pictures, trial["seed"])

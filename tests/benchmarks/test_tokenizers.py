@@ -9,7 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import photographs, tokenizer_tables, tokenizer_trial, tokenizers
+from benchmarks import (
+    photographs,
+    tokenizer_prior,
+    tokenizer_tables,
+    tokenizer_trial,
+    tokenizers,
+)
 from benchmarks.tokenizer_variants import VARIANTS, changed, section
 from configs import shapes
 from taming_jax.models.vqgan import VQGAN
@@ -69,6 +75,11 @@ def test_an_unknown_variant_is_named():
         section("papre", codes=256, steps=600)
 
 
+def test_a_size_without_levels_is_refused():
+    with pytest.raises(ValueError, match="no levels of fsq .* for 512 codes: choose"):
+        section("fsq", codes=512, steps=600)
+
+
 def test_changes_reach_what_lies_deeper_and_leave_the_rest():
     settings = {"a": {"b": {"c": 1, "d": 2}}, "e": 3}
     assert changed(settings, {"a.b.c": 5, "e": 6}) == {
@@ -90,7 +101,6 @@ def command(tmp_path, monkeypatch):
     monkeypatch.setattr(tokenizer_trial, "run", run)
     monkeypatch.setattr(tokenizer_trial, "open_pictures", lambda name: name)
     monkeypatch.setattr(tokenizers, "keep_programs", lambda: None)
-    monkeypatch.setattr(jax, "clear_caches", lambda: None)
 
     def command(*flags):
         ran.clear()
@@ -133,28 +143,29 @@ def test_a_cell_of_one_trial_has_no_spread():
     assert tokenizer_tables.cell([{"perplexity": 1234.5}], "perplexity", 0) == "1,234"
 
 
-def test_perturbed_codes_are_the_nearest_others():
+def test_perturbed_codes_are_the_nearest_others(monkeypatch):
+    monkeypatch.setattr(tokenizer_trial, "PERTURBED_SHARE", 1.0)
+    monkeypatch.setattr(tokenizer_trial, "NEIGHBOURS", 3)
     rng = np.random.default_rng(0)
     table = rng.normal(size=(16, 3)).astype(np.float32)
-    codes = rng.integers(0, 16, (4, 5, 5)).astype(np.int32)
-    perturbed = tokenizer_trial.perturb(codes, table, share=1.0, neighbours=3, seed=1)
+    codes = rng.integers(0, 16, (8, 8, 8)).astype(np.int32)
+    perturbed = tokenizer_trial.perturb(codes, table, seed=1)
     distances = np.linalg.norm(table[:, None] - table[None], axis=-1)
     nearest = distances.argsort(axis=1)[:, 1:4]  # without itself
     drawn = {(k, n) for k, n in zip(codes.ravel(), perturbed.ravel(), strict=True)}
-    assert all(n in nearest[k] for k, n in drawn)
-    assert len(drawn) > 40  # of 48: all of them are drawn, not the first
+    assert drawn == {(k, n) for k in range(16) for n in nearest[k]}
 
 
-def test_the_share_of_perturbed_codes_is_as_asked():
+def test_the_share_of_perturbed_codes_is_as_stated():
     table = np.eye(8, dtype=np.float32)
     codes = np.zeros((10, 10, 10), np.int32)
-    perturbed = tokenizer_trial.perturb(codes, table, share=0.2, neighbours=99, seed=0)
-    # of 1,000 draws: 0.2 ± four standard deviations
-    assert np.mean(perturbed != codes) == pytest.approx(0.2, abs=0.05)
+    share = np.mean(tokenizer_trial.perturb(codes, table, seed=0) != codes)
+    # of 1,000 draws: four standard deviations
+    assert share == pytest.approx(tokenizer_trial.PERTURBED_SHARE, abs=0.05)
 
 
 def test_every_row_comes_once_before_any_comes_again():
-    batches = tokenizer_trial.ordered(np.arange(6), batch_size=4, seed=3)
+    batches = tokenizer_prior.ordered(np.arange(6), batch_size=4, seed=3)
     rows = np.concatenate([next(batches) for _ in range(6)])
     epochs = rows.reshape(4, 6)
     assert (np.sort(epochs, axis=1) == np.arange(6)).all()
@@ -174,16 +185,17 @@ def test_crops_are_the_same_each_time():
 
 def test_a_trial_measures_everything_that_needs_no_judge(monkeypatch):
     small = {"width": 8, "layers": 1, "heads": 1}
-    monkeypatch.setattr(tokenizer_trial, "PRIOR", tokenizer_trial.PRIOR | {
-        "model": tokenizer_trial.PRIOR["model"] | small, "steps": 2,
-    })  # fmt: skip
+    prior = tokenizer_prior.PRIOR
+    prior = prior | {"model": prior["model"] | small, "steps": 2}
+    monkeypatch.setattr(tokenizer_prior, "PRIOR", prior)
     images = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), np.uint8)
     few = {"encoder.channels": 4, "decoder.channels": 4}
     few = {f"model.{key}": value for key, value in few.items()}
     few |= {"steps": 2, "adversarial_weight": 0.0, "decoder_only_start": None}
     tiny = changed(section("default", codes=16, steps=60), few)
     figures = tokenizer_trial.run(tiny, tokenizer_trial.Pictures(images, images), 0)
-    judged = {"frechet", "accuracy", "perturbed_frechet", "perturbed_accuracy"}
+    judged = {f"{of}{figure}" for of in ("", "perturbed_", "sampled_")
+              for figure in ("frechet", "accuracy")}  # fmt: skip
     shown = {figure for figure, _ in tokenizer_tables.COLUMNS.values()}
     assert shown - judged <= figures.keys()
     assert figures["draws"] == 2 * 64 * 64
