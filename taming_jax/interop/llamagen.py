@@ -12,10 +12,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from taming_jax.interop.lossconfig import check_keys
+from taming_jax.interop import values
 from taming_jax.interop.names import GENERATOR, SAME
 from taming_jax.interop.original import Tokenizer, from_original, to_original
 from taming_jax.interop.tables import Row, Table
+from taming_jax.interop.values import check_keys, check_values
 
 # Its arguments, with the values that the published models have where nothing is said.
 ARGUMENTS = {
@@ -27,6 +28,14 @@ ARGUMENTS = {
     "ch_mult": (1, 1, 2, 2, 4),
     "num_res_blocks": 2,
     "z_channels": 256,
+}
+_KINDS = {
+    **dict.fromkeys(("codebook_size", "codebook_embed_dim", "ch"), values.COUNT),
+    "l2_norm": values.FLAG,
+    "beta": values.NUMBER,
+    "ch_mult": values.COUNTS,
+    "num_res_blocks": values.WHOLE,
+    "z_channels": values.COUNT,
 }
 # The same under the names of its command line's classes.
 _ALIASES = {
@@ -64,6 +73,8 @@ def from_llamagen(arguments: Mapping[str, Any]) -> Tokenizer:
       ValueError: for an argument that is not known, and for a model that cannot be.
     """
     check_keys("vq", arguments, (*ARGUMENTS, *_ALIASES, *_IGNORED))
+    also = {alias: _KINDS[name] for alias, name in _ALIASES.items()}
+    check_values("vq", arguments, {**_KINDS, **also})
     given = {_ALIASES.get(key, key): value for key, value in arguments.items()}
     given = {**ARGUMENTS, **given}
     ddconfig = {

@@ -4,10 +4,11 @@
 <-> keys of `config.vqgan`: {"adversarial_weight": 0.8, "discriminator": {...}, ...}
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from taming_jax.models.fields import choose
+from taming_jax.interop import values
+from taming_jax.interop.values import check_keys, check_values
 
 # Theirs, ours, and what it is where nothing is said.
 _LOSS = (
@@ -30,10 +31,15 @@ _OF_PICTURES = {
     "disc_factor",
     "use_actnorm",
 }
-_NUMBERS = {
-    theirs for theirs, _, other in (*_LOSS, *_DISCRIMINATOR) if other != "hinge"
+_ADVERSARIAL = ("hinge", "vanilla")
+_KINDS = {
+    **dict.fromkeys(("codebook_weight", "perceptual_weight"), values.NUMBER),
+    **dict.fromkeys(("disc_weight", "disc_factor"), values.NUMBER),
+    **dict.fromkeys(("disc_ndf", "disc_num_layers"), values.COUNT),
+    "disc_start": values.NUMBER,  # 5e4 is one without being whole to a .yaml
+    "disc_loss": values.Kind("'hinge' or 'vanilla'", lambda v: v in _ADVERSARIAL),
+    "use_actnorm": values.FLAG,
 }
-_NUMBERS |= {"disc_factor"}
 # The last names of the targets, and the params that each has.
 _TARGETS = {
     "VQLPIPSWithDiscriminator": _OF_PICTURES,
@@ -68,13 +74,10 @@ def from_lossconfig(node: Mapping[str, Any] | None, *, classes: bool) -> dict[st
     for key, value in _FIXED.items():
         if params.get(key, value) != value:
             raise ValueError(
-                f"{target}'s params have {key}={params[key]!r}; known is {value!r}"
+                f"{target}'s params have {key}={params[key]!r}; known is {value!r}: "
+                "without its lossconfig the model can be converted"
             )
-    for key, value in params.items():
-        if key in _NUMBERS and type(value) not in (int, float):
-            raise ValueError(
-                f"{target}'s params: {key} is {value!r}; it takes a number"
-            )
+    check_values(f"{target}'s params", params, _KINDS)
     if target in ("DummyLoss", "Identity"):
         params = {"disc_weight": 0.8}  # of the published models of pictures
     if classes:
@@ -82,6 +85,7 @@ def from_lossconfig(node: Mapping[str, Any] | None, *, classes: bool) -> dict[st
         unused = {"adversarial_weight": 0.0, "discriminator": {}}
         return {"codebook_weight": codebook_weight, **unused}
     loss = {ours: params.get(theirs, other) for theirs, ours, other in _LOSS}
+    loss["disc_start"] = int(loss["disc_start"])
     loss["adversarial_weight"] *= params.get("disc_factor", 1.0)
     fields = {ours: params.get(theirs, other) for theirs, ours, other in _DISCRIMINATOR}
     norm = "act" if params.get("use_actnorm") else "batch"
@@ -107,11 +111,3 @@ def to_lossconfig(section: Mapping[str, Any], *, discriminator: bool) -> dict[st
     params["disc_in_channels"] = section["model"]["encoder"].get("image_channels", 3)
     target = "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator"
     return {"target": target, "params": params}
-
-
-def check_keys(owner: str, given: Any, known: Iterable[str]) -> None:
-    """Raises ValueError for a key that is not known, and says which are."""
-    if not isinstance(given, Mapping):
-        raise ValueError(f"{owner}: {given!r} is no mapping of keys to values")
-    for key in given:
-        choose(owner, "key", key, dict.fromkeys(sorted(known)))

@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from taming_jax.interop.lossconfig import check_keys, from_lossconfig, to_lossconfig
+from taming_jax.interop import values
+from taming_jax.interop.lossconfig import from_lossconfig, to_lossconfig
+from taming_jax.interop.values import check_all_there, check_keys, check_values
 from taming_jax.models.autoencoder import Decoder, Encoder
 from taming_jax.models.quantizers import QUANTIZERS
 from taming_jax.models.vqgan import VQGAN
@@ -60,8 +62,9 @@ def from_original(node: Mapping[str, Any]) -> Tokenizer:
     params = node.get("params") or {}
     owner = f"{target}'s params"
     check_keys(owner, params, (*_NEEDED, *_UNUSED, *TARGETS[target]))
-    _check_all_there(owner, params, _NEEDED)
-    _check_numbers(owner, params, ("embed_dim", "n_embed"))
+    check_all_there(owner, params, _NEEDED)
+    check_values(owner, params, _PARAMS)
+    check_values("the configuration", node, {"base_learning_rate": values.POSITIVE})
     model = {
         "encoder": _half(params["ddconfig"], "encoder"),
         "decoder": _half(params["ddconfig"], "decoder"),
@@ -139,15 +142,34 @@ _BACKBONE = {
 _ENDS = ("num_res_blocks", "in_channels", "out_ch")
 _OPTIONS = {"dropout": 0.0, "resamp_with_conv": True, "give_pre_end": False,
             "attn_type": "vanilla"}  # fmt: skip
-_ATTENTION = ("vanilla", "none")  # its type, which latent diffusion chooses
+# Its type, which latent diffusion chooses; the last is another program for the first.
+_ATTENTION = ("vanilla", "none", "vanilla-xformers")
 # What may be said as long as it changes nothing; all but the first latent diffusion's.
 _FIXED = {"double_z": False, "tanh_out": False, "use_linear_attn": False}
+# What latent diffusion's other networks know, and its tokenizers pass over. It would
+# pass over anything, misspelt keys too; these are all that is let through here.
+_PASSED_OVER = ("temb_ch", "use_checkpoint", "use_timestep")
 
-_NUMBERS = ("ch", "resolution", "z_channels", *_ENDS)
-_LISTS = ("ch_mult", "attn_resolutions")
+_DDCONFIG = {
+    **dict.fromkeys(("ch", "in_channels", "out_ch"), values.COUNT),
+    **dict.fromkeys(("resolution", "z_channels"), values.COUNT),
+    **dict.fromkeys(("resamp_with_conv", "give_pre_end"), values.FLAG),
+    "ch_mult": values.COUNTS,
+    "attn_resolutions": values.WHOLES,
+    "num_res_blocks": values.WHOLE,
+    "dropout": values.SHARE,
+}
 
 # Every target's params, and those that say nothing of the model.
 _NEEDED = ("ddconfig", "embed_dim", "n_embed")
+_PARAMS = {
+    "embed_dim": values.COUNT,
+    "n_embed": values.COUNT,
+    "image_key": values.TEXT,
+    "remap": values.TEXT,
+    "kl_weight": values.NUMBER,
+    "temperature_scheduler_config": values.MAPPING,
+}
 _UNUSED = ("ckpt_path", "colorize_nlabels", "ignore_keys", "image_key", "lossconfig",
            "monitor", "remap", "sane_index_shape")  # fmt: skip
 _OF_DIFFUSION = ("batch_resize_range", "lr_g_factor", "scheduler_config", "use_ema")
@@ -160,12 +182,16 @@ TARGETS = {
     "VQNoDiscModel": (),
     "VQSegmentationModel": ("n_labels",),
 }
-_TEMPERATURE = ("lr_start", "lr_max", "lr_min", "warm_up_steps", "max_decay_steps")
+_TEMPERATURE = {
+    **dict.fromkeys(("lr_start", "lr_max", "lr_min"), values.POSITIVE),
+    **dict.fromkeys(("warm_up_steps", "max_decay_steps"), values.WHOLE),
+}
 
 
 def _half(ddconfig: Mapping[str, Any], half: str) -> dict[str, Any]:
     """Fields of our encoder or decoder; the original's decoder has a block more."""
-    check_keys("ddconfig", ddconfig, (*_BACKBONE, *_ENDS, *_OPTIONS, *_FIXED))
+    known = (*_BACKBONE, *_ENDS, *_OPTIONS, *_FIXED, *_PASSED_OVER)
+    check_keys("ddconfig", ddconfig, known)
     for key, value in _FIXED.items():
         if ddconfig.get(key, value) != value:
             raise ValueError(
@@ -178,9 +204,8 @@ def _half(ddconfig: Mapping[str, Any], half: str) -> dict[str, Any]:
         raise ValueError(
             f"ddconfig has attn_type={attention!r}; known: {', '.join(_ATTENTION)}"
         )
-    _check_all_there("ddconfig", ddconfig, (*_BACKBONE, *_ENDS))
-    _check_numbers("ddconfig", ddconfig, _NUMBERS)
-    _check_numbers("ddconfig", ddconfig, _LISTS, listed=True)
+    check_all_there("ddconfig", ddconfig, (*_BACKBONE, *_ENDS))
+    check_values("ddconfig", ddconfig, _DDCONFIG)
     blocks = ddconfig["num_res_blocks"]
     if half == "encoder":
         own = {"blocks": blocks, "image_channels": ddconfig["in_channels"]}
@@ -206,9 +231,10 @@ def _quantizer(target: str, params: Mapping[str, Any]) -> dict[str, Any]:
     if schedule:
         owner = "temperature_scheduler_config's params"
         check_keys(owner, schedule, (*_TEMPERATURE, "verbosity_interval"))
-        _check_all_there(owner, schedule, _TEMPERATURE)
-        values = [schedule[key] for key in _TEMPERATURE]
-        fields |= {"temperature": values[:3], "temperature_steps": values[3:]}
+        check_all_there(owner, schedule, _TEMPERATURE)
+        check_values(owner, schedule, _TEMPERATURE)
+        told = [schedule[key] for key in _TEMPERATURE]
+        fields |= {"temperature": told[:3], "temperature_steps": told[3:]}
     return fields
 
 
@@ -228,32 +254,13 @@ def _quantizer_back(model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             "such a tokenizer: it cannot take this one"
         )
     if name == "gumbel":
-        values = (*quantizer.temperature, *quantizer.temperature_steps)
+        told = (*quantizer.temperature, *quantizer.temperature_steps)
         params["kl_weight"] = quantizer.kl_weight
         params["temperature_scheduler_config"] = {
             "target": "taming.lr_scheduler.LambdaWarmUpCosineScheduler",
-            "params": dict(zip(_TEMPERATURE, values, strict=True)),
+            "params": dict(zip(_TEMPERATURE, told, strict=True)),
         }
     return targets[name], params
-
-
-def _check_all_there(owner: str, given: Mapping[str, Any], needed) -> None:
-    missing = [key for key in needed if key not in given]
-    if missing:
-        raise ValueError(
-            f"{owner} do not say {', '.join(missing)}: is this the whole configuration?"
-        )
-
-
-def _check_numbers(owner: str, given: Mapping[str, Any], keys, listed=False) -> None:
-    """Raises ValueError for what is no whole number, or no list of these."""
-    for key in keys:
-        value = given[key]
-        numbers = value if listed and isinstance(value, list | tuple) else [value]
-        fits = all(type(number) is int and number >= 0 for number in numbers)
-        if not fits or (listed and numbers is not value):
-            kind = "a list of whole numbers" if listed else "a whole number"
-            raise ValueError(f"{owner}: {key} is {value!r}; it takes {kind}")
 
 
 # What changes no result of the trained model.
