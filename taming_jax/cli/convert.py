@@ -1,10 +1,13 @@
 """Published PyTorch weights into ours, and ours back; nothing in a file is run.
 
-convert model writes OUTPUT/vqgan, which load_vqgan and every --model take, and
-OUTPUT/card.py, by which it is trained further. CONFIG is the .yaml that came with the
-weights, or one of the names below. convert perceptual makes the weights of LPIPS from
-torchvision's VGG16 and LPIPS's VGG heads. convert back writes a tokenizer of ours under
-its authors' names, and its .yaml beside it.
+convert model writes OUTPUT/vqgan and, of a transformer, OUTPUT/prior, which load_vqgan,
+load_prior and every --model take, and OUTPUT/card.py, by which they are trained
+further. CONFIG is the .yaml that came with the weights, or one of the names below: of
+these the names and shapes of all tensors are known to fit. The paper's other
+transformers (FFHQ, CelebA-HQ, S-FLCKR, ADE20K, COCO-Stuff, OpenImages) go by their
+.yaml, unproved: nobody has seen their files here. convert perceptual makes the weights
+of LPIPS from torchvision's VGG16 and LPIPS's VGG heads. convert back writes a tokenizer
+of ours under its authors' names, and its .yaml beside it.
 """
 
 import argparse
@@ -18,16 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"  {name:26}{about} ({source.removeprefix('github.com/')})"
         for name, (_, about, source) in KNOWN.items()
     )
-    heading = "known configurations, all for 256 x 256 pixels:"
+    heading = "known configurations, for 256 x 256 pixels where the name does not say:"
     parser.epilog = f"{parser.epilog or ''}\n{heading}\n{known}"
     kinds = parser.add_subparsers(metavar="KIND", required=True)
 
-    model = kinds.add_parser("model", help="a published tokenizer into ours")
+    model = kinds.add_parser("model", help="a published model into ours")
     model.add_argument("checkpoint", help=".ckpt, .pt, .pth or .safetensors")
     model.add_argument("config", help="a .yaml, or a known name")
     model.add_argument("output", help="a directory, new or empty")
     model.add_argument(
-        "--tokenizer", metavar="DIR", help="of a prior, once these can be converted"
+        "--tokenizer",
+        metavar="DIR",
+        help="converted, for a transformer whose file has none: LlamaGen's",
     )
     model.set_defaults(convert=_model)
 
@@ -59,7 +64,8 @@ def _model(args: argparse.Namespace) -> None:
         print(
             f"{args.output}/{stage}: {card['parameters'] / 1e6:.1f}M parameters{parts}"
         )
-    print(f"train it further: python train_vqgan.py --config {args.output}/card.py")
+    verb = "train_vqgan.py" if "vqgan" in cards else "train_prior.py"
+    print(f"train it further: python {verb} --config {args.output}/card.py")
 
 
 def _perceptual(args: argparse.Namespace) -> None:

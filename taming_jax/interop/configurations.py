@@ -1,8 +1,10 @@
 """What CONFIG may be: a published model's .yaml, its name, or LlamaGen's arguments.
 
 read(config) -> {"vqgan": Tokenizer}             a tokenizer's
-                {"vqgan": ..., "condition_vqgan": ...}    a transformer's, which
+                {"vqgan": ..., "condition_vqgan": ..., "prior": Prior}
+                                                 a transformer's of the original, which
                                                  carries its tokenizers along
+                {"prior": Prior}                 LlamaGen's transformer
 """
 
 import dataclasses
@@ -14,41 +16,50 @@ from typing import Any
 
 from taming_jax.interop.known import KNOWN
 from taming_jax.interop.llamagen import from_llamagen
+from taming_jax.interop.llamagen_prior import from_llamagen_gpt
 from taming_jax.interop.original import TARGETS, Tokenizer, from_original
+from taming_jax.interop.prior_form import Prior
+from taming_jax.interop.priors import from_net2net
 
 Configuration = str | os.PathLike | Mapping[str, Any]
 
 # Of models that are made on top of a tokenizer, whose weights are in the same file.
-_UPON = ("Net2NetTransformer", "LatentDiffusion")
+_TRANSFORMER = "Net2NetTransformer"
+_UPON = (_TRANSFORMER, "LatentDiffusion")
 _EXPONENTIAL = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _STAGES = {"first_stage_config": "vqgan", "cond_stage_config": "condition_vqgan"}
 
 
-def read(config: Configuration) -> dict[str, Tokenizer]:
-    """The tokenizers that a configuration describes, by their stage.
+def read(config: Configuration) -> dict[str, Tokenizer | Prior]:
+    """The models that a configuration describes, by their stage.
 
     Args:
       config: the path of a .yaml in the original's form, what is in such a file, a name
-        out of `KNOWN`, or {"vqgan": ...} as LlamaGen has it.
+        out of `KNOWN`, or {"vq": ...} and {"gpt": ...} as LlamaGen has it.
 
     Raises:
-      ValueError: if it is none of these, or describes no tokenizer.
+      ValueError: if it is none of these, or describes no model that is known.
     """
     folder = Path()
     if not isinstance(config, Mapping):
         folder = Path(config).expanduser().parent
         config = _named(str(config))
     return {
-        stage: dataclasses.replace(tokenizer, remap=_beside(tokenizer.remap, folder))
-        for stage, tokenizer in _described(config).items()
+        stage: dataclasses.replace(model, remap=_beside(model.remap, folder))
+        if isinstance(model, Tokenizer)
+        else model
+        for stage, model in _described(config).items()
     }
 
 
-def _described(config: Mapping[str, Any]) -> dict[str, Tokenizer]:
+def _described(config: Mapping[str, Any]) -> dict[str, Tokenizer | Prior]:
+    llamagen = {}
     if "vq" in config:
-        return {"vqgan": from_llamagen(config["vq"])}
+        llamagen["vqgan"] = from_llamagen(config["vq"])
     if "gpt" in config:
-        raise ValueError(_TRANSFORMER.format("LlamaGen's transformer has none"))
+        llamagen["prior"] = from_llamagen_gpt(config["gpt"])
+    if llamagen:
+        return llamagen
     node = config.get("model", config)
     if not isinstance(node, Mapping) or "target" not in node:
         raise ValueError(
@@ -92,8 +103,8 @@ def _with_numbers(content: Any) -> Any:
     return float(content) if number else content
 
 
-def _beneath(node: Mapping[str, Any]) -> dict[str, Tokenizer]:
-    """The tokenizers of a model that is made on top of them."""
+def _beneath(node: Mapping[str, Any]) -> dict[str, Tokenizer | Prior]:
+    """The tokenizers of a model that is made on top of them, and a transformer."""
     found = {}
     params = node.get("params") or {}
     for key, stage in _STAGES.items():
@@ -105,9 +116,12 @@ def _beneath(node: Mapping[str, Any]) -> dict[str, Tokenizer]:
             found[stage] = from_original({**inner, "params": own})
     if "vqgan" not in found:
         raise ValueError(
-            _TRANSFORMER.format(f"{node['target']} has none that is known")
+            f"{node['target']} has no first_stage_config that is known, and is nothing "
+            f"without its tokenizer; known are {', '.join(TARGETS)}"
         )
-    return found
+    is_transformer = str(node["target"]).rpartition(".")[2] == _TRANSFORMER
+    prior = from_net2net(node, found) if is_transformer else None
+    return found | ({"prior": prior} if prior else {})
 
 
 def _beside(remap: str | None, folder: Path) -> str | None:
@@ -119,6 +133,3 @@ def _beside(remap: str | None, folder: Path) -> str | None:
 
 def _is_tokenizer(node: Mapping[str, Any]) -> bool:
     return str(node.get("target")).rpartition(".")[2] in TARGETS
-
-
-_TRANSFORMER = "of a transformer only its tokenizer can be converted so far, and {}"

@@ -1,4 +1,4 @@
-"""Of all that is in a checkpoint, the tensors of its tokenizers.
+"""Of all that is in a checkpoint, the tensors of its tokenizers and its transformer.
 
     content --tensors_in--> {name: Tensor}, step --of_stage--> the names of one model
 
@@ -20,7 +20,14 @@ _STEPS = ("global_step", "steps", "step")
 # What wraps a model when it is trained, and stands before all of its names.
 _WRAPPERS = ("module.", "_orig_mod.")
 # What a tokenizer's names begin with in the file of a model that is made on top of it.
-PREFIXES = {"vqgan": "first_stage_model.", "condition_vqgan": "cond_stage_model."}
+PREFIXES = {
+    "vqgan": "first_stage_model.",
+    "condition_vqgan": "cond_stage_model.",
+    "prior": "transformer.",
+}
+# The embeddings of a transformer's file that holds nothing else, by its authors.
+EMBEDDINGS = ("tok_emb.weight", "tok_embeddings.weight")
+_ORDER = "permuter."
 DISCRIMINATOR = "loss.discriminator."
 _AVERAGED = "model_ema."
 _FIRST_OF_PATCHES = "main.0.weight"  # of the discriminator that looks at patches
@@ -50,9 +57,9 @@ def tensors_in(content: Any) -> tuple[Tensors, int]:
 
 
 def of_stage(tensors: Tensors, stage: str) -> Tensors:
-    """Those of one tokenizer, under the names that it has when it is alone.
+    """Those of one model, under the names that it has when it is alone.
 
-    stage: "vqgan", which a file may hold alone, or "condition_vqgan".
+    stage: "vqgan" or "prior", which a file may hold alone, or "condition_vqgan".
     """
     prefix = PREFIXES[stage]
     own = {
@@ -62,7 +69,18 @@ def of_stage(tensors: Tensors, stage: str) -> Tensors:
     }
     if own:
         return _averages_preferred(own)
+    if stage == "prior":
+        return dict(tensors) if any(name in tensors for name in EMBEDDINGS) else {}
     return _averages_preferred(tensors) if stage == "vqgan" else {}
+
+
+def of_order(tensors: Tensors) -> Tensors:
+    """Those that say in which order a transformer reads codes; {}: nothing says it."""
+    return {
+        name.removeprefix(_ORDER): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(_ORDER)
+    }
 
 
 def _found(content: Any) -> Tensors:

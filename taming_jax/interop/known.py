@@ -1,4 +1,4 @@
-"""The published tokenizers by name: their configurations, and where they came from.
+"""The published models by name: their configurations, and where they came from.
 
     KNOWN["vqgan_imagenet_f16_16384"].configuration   as `configurations` takes it
 
@@ -99,13 +99,65 @@ def _llamagen(multipliers: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
+def _prior(
+    key: str,
+    condition: Mapping[str, Any] | str,
+    *,
+    codes: int,
+    length: int,
+    layers: int,
+    heads: int,
+    width: int,
+) -> dict[str, Any]:
+    """One of the original's transformers, on its tokenizer of ImageNet's form."""
+    sizes = {
+        "vocab_size": codes,
+        "block_size": length,
+        "n_layer": layers,
+        "n_head": heads,
+        "n_embd": width,
+    }
+    gpt = {"target": "taming.modules.transformer.mingpt.GPT", "params": sizes}
+    params = {
+        "cond_stage_key": key,
+        "transformer_config": gpt,
+        "first_stage_config": _tokenizer(codes, 256, loss=_NO_LOSS),
+        "cond_stage_config": condition,
+    }
+    target = "taming.models.cond_transformer.Net2NetTransformer"
+    return {"target": target, "params": params}
+
+
+def _llamagen_gpt(width: int, layers: int, heads: int, side: int) -> dict[str, Any]:
+    """For pictures of 16 * side pixels."""
+    return {
+        "gpt": {
+            "dim": width,
+            "n_layer": layers,
+            "n_head": heads,
+            "n_kv_head": None,
+            "multiple_of": 256,
+            "ffn_dim_multiplier": None,
+            "rope_base": 10_000,
+            "norm_eps": 1e-5,
+            "num_classes": 1_000,
+            "class_dropout_prob": 0.1,
+            "vocab_size": 16_384,
+            "cls_token_num": 1,
+            "block_size": side**2,
+            "model_type": "c2i",
+        }
+    }
+
+
+_NO_LOSS = {"target": "taming.modules.losses.DummyLoss"}
 _GUMBEL = _tokenizer(
     8_192,
     256,
     multipliers=(1, 1, 2, 4),
     attention=(32,),
     name="GumbelVQ",
-    loss={"target": "taming.modules.losses.DummyLoss"},
+    loss=_NO_LOSS,
     kl_weight=1e-8,
     temperature_scheduler_config={
         "target": "taming.lr_scheduler.LambdaWarmUpCosineScheduler",
@@ -151,6 +203,49 @@ _DEPTH = _tokenizer(
     1_024, 256, channels=1, loss=_adversarial(channels=1), image_key="depth"
 )
 
+_CIN = _prior(
+    "class_label",
+    {"target": "taming.modules.util.Labelator", "params": {"n_classes": 1_001}},
+    codes=16_384,
+    length=256,
+    layers=48,
+    heads=24,
+    width=1_536,
+)
+_FACES = _prior(
+    "coord",
+    {
+        "target": "taming.modules.misc.coord.CoordStage",
+        "params": {"n_embed": 1_024, "down_factor": 16},
+    },
+    codes=1_024,
+    length=512,
+    layers=24,
+    heads=16,
+    width=1_024,
+)
+_DRIN = _prior(
+    "depth",
+    _tokenizer(1_024, 256, channels=1, loss=_NO_LOSS),
+    codes=1_024,
+    length=512,
+    layers=24,
+    heads=16,
+    width=1_024,
+)
+_COCO = _prior(
+    "objects_bbox",
+    {
+        "target": "taming.models.dummy_cond_stage.DummyCondStage",
+        "params": {"conditional_key": "objects_bbox"},
+    },
+    codes=8_192,
+    length=348,
+    layers=40,
+    heads=16,
+    width=1_408,
+)
+
 KNOWN = {
     "vqgan_imagenet_f16_1024": Known(
         _pictures(1_024), "ImageNet, 1,024 codes", _ORIGINAL
@@ -182,4 +277,23 @@ KNOWN = {
     "llamagen_vq16": Known(
         _llamagen((1, 1, 2, 2, 4)), "ImageNet, 16,384 codes", _LLAMAGEN
     ),
+    "cin_transformer": Known(_CIN, "ImageNet by class, 1.4B", _ORIGINAL),
+    "faceshq_transformer": Known(_FACES, "CelebA-HQ and FFHQ, 0.3B", _ORIGINAL),
+    "drin_transformer": Known(_DRIN, "ImageNet by depth, 0.3B", _ORIGINAL),
+    "coco_scene_transformer": Known(_COCO, "COCO by boxes, 1.0B", _ORIGINAL),
+    **{
+        f"llamagen_gpt_{size}_{16 * side}": Known(
+            _llamagen_gpt(width, layers, heads, side),
+            f"ImageNet by class, {parameters}",
+            _LLAMAGEN,
+        )
+        for size, parameters, width, layers, heads, sides in (
+            ("b", "111M", 768, 12, 12, (16, 24)),
+            ("l", "343M", 1_024, 24, 16, (16, 24)),
+            ("xl", "775M", 1_280, 36, 20, (16, 24)),
+            ("xxl", "1.4B", 1_536, 48, 24, (16, 24)),
+            ("3b", "3.1B", 3_200, 24, 32, (16, 24)),
+        )
+        for side in sides
+    },
 }

@@ -106,6 +106,7 @@ def from_llamagen_gpt(arguments: Mapping[str, Any]) -> Prior:
         form="llamagen",
         rate=_RATE,
         resolution=side * _STRIDE,
+        stride=_STRIDE if width in _GUIDANCE else None,
     )
 
 

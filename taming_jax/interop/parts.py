@@ -45,6 +45,11 @@ class Parts:
     perceptual: Tensors
 
     @property
+    def model(self) -> Tokenizer:
+        """The configuration, as every model's parts call it."""
+        return self.tokenizer
+
+    @property
     def names(self) -> list[str]:
         """Which parts there are besides the model."""
         there = {name.partition("/")[0] for name in self.sources} - {"generator"}

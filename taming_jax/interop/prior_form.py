@@ -25,10 +25,12 @@ class Prior:
       kind: of its condition: "label", "none", or as its authors call it ("depth").
       condition_length: how many tokens the condition has.
       start: the token that stands for no condition.
+      told_by: the stage whose codes the condition is, "vqgan" or "condition_vqgan".
       any_grid: whether it draws any grid that it has places for.
       form: whose configuration it was.
       rate: its learning rate for each picture of a batch.
       resolution: side of the pictures that it was made for.
+      stride: pixels per code of its tokenizer, where that is known.
     """
 
     model: Mapping[str, Any]
@@ -39,10 +41,12 @@ class Prior:
     kind: str = "label"
     condition_length: int = 1
     start: int = 0
+    told_by: str | None = None
     any_grid: bool = False
     form: Form = "original"
     rate: float = 0.0
     resolution: int = 256
+    stride: int | None = None
 
     def __post_init__(self):
         make_order(self.trained.get("order", "raster"), self.grid)  # or it is said now
@@ -58,6 +62,8 @@ class Prior:
                 "kind": self.kind,
                 "length": self.condition_length,
                 "start": self.start,
+                "tokenizer": self.told_by,
+                "null_label": self.form == "llamagen",
             },
             "any_grid": self.any_grid,
         }

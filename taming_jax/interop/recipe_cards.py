@@ -1,6 +1,6 @@
-"""The recipe of a published tokenizer, and a card that trains it further.
+"""The recipe of published models, and a card that trains them further.
 
-published(tokenizers) -> recipe, whole, as in a run's config.json
+published(models) -> recipe, whole, as in a run's config.json
 write_card(path, recipe, brought, ...)    a card in the manner of configs/*.py
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from taming_jax.files import whole_file
 from taming_jax.interop.original import Tokenizer
+from taming_jax.interop.prior_form import Prior
 
 _FOLDER = {
     "name": "folder",
@@ -22,6 +23,22 @@ _FOLDER = {
 }
 _WIDTH = 60
 _BATCH_SIZE = 12  # of the paper's tokenizers
+_PRIOR_FURTHER = {
+    "learning_rate": 3e-5,
+    "optimizer": {
+        "b1": 0.9,
+        "b2": 0.95,
+        "weight_decay": 0.01,
+        "clip": 1.0,
+        "warmup_steps": 500,
+    },
+    "steps": 20_000,
+    "batch_size": 8,
+    "image_every": 500,
+    "eval_every": 1_000,
+    "eval_examples": 1_000,
+    "checkpoint_every": 1_000,
+}
 _FURTHER = {
     "disc_start": 0,
     "adversarial_ramp": 2_000,
@@ -37,21 +54,28 @@ _FURTHER = {
 }
 
 
-def published(tokenizers: Mapping[str, Tokenizer]) -> dict[str, Any]:
-    """The recipe by which tokenizers, by their stage, were trained.
+def published(models: Mapping[str, Tokenizer | Prior]) -> dict[str, Any]:
+    """The recipe by which models, by their stage, were trained.
 
     What nobody published, such as the number of steps, is as in configs/imagenet.py.
     """
     return {
         "seed": 0,
-        "data": {**_FOLDER, "image_size": tokenizers["vqgan"].resolution},
-        **{stage: _section(tokenizer) for stage, tokenizer in tokenizers.items()},
+        "data": {**_FOLDER, "image_size": next(iter(models.values())).resolution},
+        **{
+            stage: model.section() if isinstance(model, Prior) else _section(model)
+            for stage, model in models.items()
+        },
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     }
 
 
 def write_card(
-    path: Path, recipe: Mapping[str, Any], brought: Mapping[str, Collection[str]]
+    path: Path,
+    recipe: Mapping[str, Any],
+    brought: Mapping[str, Collection[str]],
+    *,
+    has_tokenizer: bool = True,
 ) -> None:
     """Writes a card that trains a converted model further, on other pictures.
 
@@ -59,12 +83,22 @@ def write_card(
       path: of the card, in the model's directory; both may be moved together.
       recipe: as the model was trained.
       brought: what there is besides the model, by stage: "discriminator", "perceptual".
+      has_tokenizer: whether a prior's tokenizer is there.
     """
     sections = {
-        stage: _further(recipe[stage], stage, parts) for stage, parts in brought.items()
+        stage: _further(recipe[stage], stage, parts)
+        for stage, parts in brought.items()
+        if stage != "prior"
     }
+    if "prior" in brought and recipe["prior"]["condition"] != "tokens":
+        sections["prior"] = _prior_further(recipe["prior"], has_tokenizer)
     text = _CARD.format(
-        name=path.name,
+        commands="\n".join(
+            f"    python train_{'prior' if stage == 'prior' else 'vqgan'}.py --config "
+            f"{path.name} --workdir W --config.data.train=DIR"
+            for stage in sections
+            if stage != "condition_vqgan"
+        ),
         seed=recipe["seed"],
         data=_source(recipe["data"], 1),
         sections="\n".join(f"    config.{stage} = _{stage}()" for stage in sections),
@@ -131,6 +165,17 @@ def _further(section: Mapping[str, Any], stage: str, parts: Collection[str]) -> 
     return further
 
 
+def _prior_further(section: Mapping[str, Any], has_tokenizer: bool) -> dict:
+    """Of a prior, likewise; DIR's classes are said with the first of its labels."""
+    tokenizer = _Code("str(HERE)") if has_tokenizer else None
+    return {
+        **section,
+        **_PRIOR_FURTHER,
+        "tokenizer": tokenizer,
+        "init_from": _Code("str(HERE)"),
+    }
+
+
 # What stands above an entry.
 _HEADINGS = {"learning_rate": "# optimizer", "steps": "# run"}
 
@@ -165,12 +210,12 @@ def _source(value: Any, depth: int) -> str:
     return f"dict(\n{''.join(lines)}{indent[4:]})"
 
 
-_CARD = '''"""A published tokenizer, converted, and trained further.
+_CARD = '''"""A published model, converted, and trained further.
 
-    python train_vqgan.py --config {name} --workdir W --config.data.train=DIR
+{commands}
 
-DIR has pictures, or what else it is a tokenizer of: class maps, depth. What it begins
-with lies beside this card; move them together. Low rates, because most is known
+DIR has pictures, or what else there is a tokenizer of: class maps, depth. What it
+begins with lies beside this card; move them together. Low rates, because most is known
 already, and a discriminator that learns before it counts: a new one, or one that knows
 other pictures, would blur what the model can do.
 """

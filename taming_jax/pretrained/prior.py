@@ -103,6 +103,7 @@ def load_prior(
         class_names=facts["class_names"],
         told=told["kind"],
         any_grid=facts.get("any_grid", False),
+        null_label=told.get("null_label", False),
         config=model.config,
         directory=model.directory,
         step=model.step,
@@ -139,13 +140,14 @@ class PretrainedPrior:
         class_names: Sequence[str],
         told: str,
         any_grid: bool = False,
+        null_label: bool = False,
         config: Mapping[str, Any],
         directory,
         step: int,
     ):
         self.module, self.params, self.vocabulary = module, params, vocabulary
         self.vqgan, self.class_names = vqgan, tuple(class_names)
-        self._recipe = recipe
+        self._recipe, self._null_label = recipe, null_label
         self.config, self.directory, self.step = config, directory, step
         self.told, self.any_grid, self.grid = told, any_grid, module.grid
         self.order = make_order(module.order or "raster", module.grid)
@@ -167,8 +169,9 @@ class PretrainedPrior:
 
         Args:
           codes: int32 [B, h, w].
-          condition: labels int32 [B]; tokens [B, n] or codes [B, h', w'] in a prior
-            of "tokens"; None in an unconditional prior.
+          condition: labels int32 [B] (LlamaGen's has one more: of no class); tokens
+            [B, n] or codes [B, h', w'] where those are told; None in an unconditional
+            prior.
 
         Raises:
           ValueError: for codes or labels that this prior does not have.
@@ -274,7 +277,7 @@ class PretrainedPrior:
         """Labels [B] or tokens [B,n], checked; None without a condition."""
         if self._recipe.condition == "tokens":
             return requests.tokens(given, self.told, range(self.module.vocab_size))
-        return requests.labels(given, self.class_names)
+        return requests.labels(given, self.class_names, null=self._null_label)
 
     def _prefix(self, condition: np.ndarray | None, batch: int) -> jax.Array:
         """What `_condition` gives -> condition tokens int32 [B,n]."""

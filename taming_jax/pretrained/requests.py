@@ -15,8 +15,12 @@ from taming_jax.sampling import sample_keys
 _FEW = 12  # names in a message
 
 
-def labels(given, class_names: Sequence[str]) -> np.ndarray | None:
+def labels(
+    given, class_names: Sequence[str], *, null: bool = False
+) -> np.ndarray | None:
     """Labels int32 [B]; None for a prior without classes.
+
+    null: whether the number of classes is a label, too: of none of them (LlamaGen).
 
     Raises:
       ValueError: for what is not [B] integers below the number of classes, for no
@@ -40,7 +44,7 @@ def labels(given, class_names: Sequence[str]) -> np.ndarray | None:
         raise ValueError(
             f"labels are {asked.dtype} of shape {asked.shape}: give int32 [B]"
         )
-    if asked.size and not 0 <= asked.min() <= asked.max() < classes:
+    if asked.size and not 0 <= asked.min() <= asked.max() < classes + null:
         raise ValueError(
             f"labels reach from {asked.min()} to {asked.max()}; this prior has classes "
             f"0 to {classes - 1}: {_some(class_names)}"

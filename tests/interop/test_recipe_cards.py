@@ -15,7 +15,7 @@ from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.interop.known import KNOWN
 from taming_jax.interop.recipe_cards import published, write_card
 from taming_jax.training.mesh import create_mesh
-from taming_jax.training.recipe import Mesh, VQGANRecipe
+from taming_jax.training.recipe import Mesh, PriorRecipe, VQGANRecipe
 from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import make_vqgan_stage
 
@@ -71,13 +71,18 @@ def test_a_discriminator_that_is_new_learns_longer_before_it_counts(output, tmp_
 @pytest.mark.parametrize("name", KNOWN)
 def test_every_known_model_has_one(name, tmp_path):
     """The recipe as published, and the card, are whole: nothing in them is unknown."""
-    recipe = published(read(name))
-    write_card(tmp_path / "card.py", recipe, {"vqgan": []})
+    models = read(name)
+    recipe = published(models)
+    write_card(tmp_path / "card.py", recipe, {stage: [] for stage in models})
     further = plain(card(tmp_path))
     assert further["data"]["name"] == "folder"
-    assert further["vqgan"]["model"] == plain(recipe["vqgan"]["model"])
-    for config in (recipe, further):
-        assert VQGANRecipe.from_config(config["vqgan"]).run.steps
+    stages = further.keys() & {"vqgan", "condition_vqgan", "prior"}
+    assert stages or recipe["prior"]["condition"] == "tokens"
+    for stage in stages:
+        kind = PriorRecipe if stage == "prior" else VQGANRecipe
+        assert further[stage]["model"] == plain(recipe[stage]["model"])
+        assert kind.from_config(recipe[stage]).run.steps
+        assert kind.from_config(further[stage]).init_from == str(tmp_path)
 
 
 def test_a_condition_s_tokenizer_has_its_section(tmp_path):

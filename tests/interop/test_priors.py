@@ -1,0 +1,282 @@
+"""Published priors, converted: what they computed there, they compute here."""
+
+import importlib.util
+import json
+
+import jax
+import numpy as np
+import pytest
+from golden import FOLDER, golden, nhwc
+from numpy.testing import assert_allclose, assert_array_equal
+
+import taming_jax
+from taming_jax import stored
+from taming_jax.interop import convert_checkpoint
+from taming_jax.interop.formats.torch_files import write_torch
+from taming_jax.orders import make_order
+from taming_jax.training.initial import check_start
+from taming_jax.training.prior import make_init, make_transformer, make_vocabulary
+from taming_jax.training.recipe import PriorRecipe
+from taming_jax.training.sections import plain
+
+KEY = jax.random.key(0)
+NET2NET = golden("13_net2net_ckpt")
+GRID = (6, 8)  # of the pictures that golden 13 holds
+CODES = NET2NET.outputs["z_indices"].reshape(2, *GRID).astype(np.int32)
+DEPTH = NET2NET.outputs["c_indices"].astype(np.int32)
+CLASSES = golden("09_net2net_classcond")
+with np.load(FOLDER / "15_llamagen.npz") as file:
+    LLAMAGEN = {name: file[name] for name in file}
+    ARGUMENTS = json.loads(str(LLAMAGEN["config"]))
+
+
+@pytest.fixture(scope="module")
+def depth(tmp_path_factory):
+    """Golden 13: a prior of the original that is told depth, with both tokenizers."""
+    output = tmp_path_factory.mktemp("net2net") / "out"
+    convert_checkpoint(FOLDER / "13_net2net.ckpt", FOLDER / "13_net2net.yaml", output)
+    return taming_jax.load_prior(output)
+
+
+def class_conditional(path, *, order=None, **changes):
+    """Golden 09's prior in a file and as the original describes it -> load_prior."""
+    weights = dict(CLASSES.weights)
+    if order is not None:
+        weights["permuter.forward_shuffle_idx"] = order.astype(np.int64)
+        weights["permuter.backward_shuffle_idx"] = np.argsort(order)
+    write_torch(path / "model.ckpt", {"state_dict": weights, "global_step": 7})
+    target = "taming.models.cond_transformer.Net2NetTransformer"
+    config = {"target": target, "params": CLASSES.config["params"] | changes}
+    convert_checkpoint(path / "model.ckpt", {"model": config}, path / "out")
+    return taming_jax.load_prior(path / "out")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    return class_conditional(tmp_path_factory.mktemp("labelled"))
+
+
+def llamagen_weights(part):
+    prefix = f"{part}/sd/"
+    named = LLAMAGEN.items()
+    return {k.removeprefix(prefix): v for k, v in named if k.startswith(prefix)}
+
+
+@pytest.fixture(scope="module")
+def llamagen(tmp_path_factory):
+    """Golden 15's transformer, as several processes would have saved it, alone."""
+    path = tmp_path_factory.mktemp("llamagen")
+    weights = {f"module.{k}": v for k, v in llamagen_weights("gpt").items()}
+    write_torch(path / "gpt.pt", {"module": weights, "steps": 300})
+    convert_checkpoint(path / "gpt.pt", {"gpt": ARGUMENTS["gpt"]}, path / "out")
+    return taming_jax.load_prior(path / "out")
+
+
+# The original's.
+
+
+def test_logits_of_a_condition_given_as_tokens_equal_the_originals(depth):
+    logits = depth.logits(CODES, DEPTH)
+    assert_allclose(logits, NET2NET.outputs["logits"], **NET2NET.tolerance("logits"))
+
+
+def test_greedy_codes_and_their_picture_equal_the_originals(depth):
+    codes = depth.sample(KEY, DEPTH, shape=GRID, greedy=True)
+    assert_array_equal(codes.reshape(2, -1), NET2NET.outputs["greedy_indices"])
+    images = depth.generate(KEY, DEPTH, shape=GRID, greedy=True)
+    expected = np.clip(nhwc(NET2NET.outputs["greedy_image"]), -1, 1)
+    assert_allclose(images, expected, **NET2NET.tolerance("greedy_image"))
+
+
+def test_a_grid_of_condition_codes_is_read_by_rows(depth):
+    assert_array_equal(
+        depth.logits(CODES, DEPTH.reshape(2, 4, 4)), depth.logits(CODES, DEPTH)
+    )
+
+
+def test_it_says_what_it_is_told(depth):
+    assert depth.told == "depth"
+    record = stored.read_record(depth.directory, "prior")
+    assert record["step"] == 123_458
+    assert record["facts"]["condition"] == {
+        "kind": "depth",
+        "length": 16,
+        "start": 0,
+        "tokenizer": "condition_vqgan",
+        "null_label": False,
+    }
+    assert record["facts"]["tokenizer"]["fingerprint"] == depth.vqgan.fingerprint
+
+
+def test_logits_of_labels_equal_the_originals(labelled):
+    codes = CLASSES.outputs["z_indices"].reshape(2, 8, 8).astype(np.int32)
+    labels = CLASSES.inputs["class_label"].astype(np.int32)
+    logits = labelled.logits(codes, labels)
+    assert_allclose(logits, CLASSES.outputs["logits"], **CLASSES.tolerance("logits"))
+
+
+def test_only_codes_are_drawn_though_the_vocabulary_is_larger(labelled):
+    labels = CLASSES.inputs["class_label"].astype(np.int32)
+    codes = labelled.sample(KEY, labels, greedy=True)
+    logits = labelled.logits(codes, labels)
+    assert logits.shape[-1] == 20
+    assert_array_equal(logits[..., :16].argmax(-1), codes.reshape(2, -1))
+
+
+def test_an_unconditional_prior_begins_with_its_token(tmp_path):
+    nothing = {"cond_stage_config": "__is_unconditional__", "sos_token": 3}
+    prior = class_conditional(tmp_path, **nothing)
+    codes = CLASSES.outputs["z_indices"].reshape(2, 8, 8).astype(np.int32)
+    logits = np.asarray(prior.logits(codes))
+    likely = jax.nn.log_softmax(logits)
+    loss = -np.take_along_axis(likely, codes.reshape(2, -1, 1), axis=-1).mean()
+    expected = CLASSES.outputs["uncond/loss"]
+    assert_allclose(loss, expected, **CLASSES.tolerance("uncond/loss"))
+    assert prior.sample(KEY, batch=1).shape == (1, 8, 8)
+
+
+PERMUTER = "taming.modules.transformer.permuter.SpiralIn"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_tokens_are_in_the_order_of_the_permuter(tmp_path, labelled, kept):
+    """By its name, or by what is kept in the file, which holds."""
+    order = make_order("random" if kept else "spiral_in", (8, 8))
+    permuter = {"target": PERMUTER, "params": {"H": 8, "W": 8}}
+    own = {"order": order} if kept else {}
+    prior = class_conditional(tmp_path, permuter_config=permuter, **own)
+    assert_array_equal(prior.order, order)
+    codes = CLASSES.outputs["z_indices"].reshape(2, 8, 8).astype(np.int32)
+    labels = CLASSES.inputs["class_label"].astype(np.int32)
+    shuffled = codes.reshape(2, -1)[:, order].reshape(2, 8, 8)
+    expected = labelled.logits(shuffled, labels)
+    assert_array_equal(prior.logits(codes, labels), expected)
+    drawn = prior.sample(KEY, labels, greedy=True).reshape(2, -1)[:, order]
+    expected = labelled.sample(KEY, labels, greedy=True).reshape(2, -1)
+    assert_array_equal(drawn, expected)
+
+
+# LlamaGen's.
+
+
+def test_llamagens_logits_equal_the_originals(llamagen):
+    """Those of no class, label 6, too. Tolerance: as the reference data ask for."""
+    tokens = LLAMAGEN["gpt/in/tokens"].reshape(3, 4, 4).astype(np.int32)
+    logits = llamagen.logits(tokens, LLAMAGEN["gpt/in/labels"])
+    assert_allclose(logits, LLAMAGEN["gpt/out/logits"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "guidance"), [("plain", 1.0), ("cfg2", 2.0)])
+def test_llamagens_greedy_codes_equal_the_originals(llamagen, name, guidance):
+    labels = LLAMAGEN["gpt/in/greedy_labels"]
+    codes = llamagen.sample(KEY, labels, guidance=guidance, greedy=True)
+    assert_array_equal(codes.reshape(2, -1), LLAMAGEN[f"gpt/out/greedy_{name}"])
+
+
+def test_without_a_tokenizer_pictures_are_refused_and_why_is_said(llamagen):
+    assert llamagen.vqgan is None
+    with pytest.raises(ValueError, match=r"without its tokenizer.*--tokenizer DIR"):
+        llamagen.generate(KEY, [0])
+
+
+def test_its_tokenizer_comes_from_elsewhere(tmp_path):
+    arguments = {"vq": ARGUMENTS["vq"] | {"codebook_size": 29}, "gpt": ARGUMENTS["gpt"]}
+    weights = llamagen_weights("vq")
+    weights["quantize.embedding.weight"] = weights["quantize.embedding.weight"][:29]
+    write_torch(tmp_path / "vq.pt", {"model": weights})
+    convert_checkpoint(tmp_path / "vq.pt", arguments, tmp_path / "vq")
+    write_torch(tmp_path / "gpt.pt", {"model": llamagen_weights("gpt")})
+    made = tmp_path / "out", tmp_path / "vq"
+    convert_checkpoint(tmp_path / "gpt.pt", arguments, *made)
+    prior = taming_jax.load_prior(tmp_path / "out")
+    assert prior.vqgan.directory == tmp_path / "out" / "vqgan"
+    assert prior.vqgan.fingerprint == taming_jax.load_vqgan(made[1]).fingerprint
+    assert prior.generate(KEY, [0], greedy=True).shape == (1, 8, 8, 3)
+
+
+# Training on.
+
+
+@pytest.mark.parametrize("name", ["labelled", "llamagen"])
+def test_training_begins_with_these_weights(request, name):
+    """By the card beside them, whose recipe, classes and first state fit them."""
+    prior = request.getfixturevalue(name)
+    output = prior.directory.parent
+    spec = importlib.util.spec_from_file_location("card", output / "card.py")
+    card = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(card)
+    recipe = PriorRecipe.from_config(plain(card.get_config())["prior"])
+    vocabulary = make_vocabulary(recipe, prior.vocabulary.codes, prior.class_names)
+    model = make_transformer(recipe.model, vocabulary, prior.grid, recipe.order)
+    state = jax.eval_shape(make_init(recipe, model), jax.random.key(0))
+    check_start(recipe.init_from, state.params, "prior")
+
+
+# What cannot be.
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (None, r"is told depth, as tokens .* from 0 to 23, and was told nothing"),
+        (DEPTH + 9, r"told depth.*; the condition reaches from 10 to 26"),
+        (DEPTH / 2, r"told depth.*; the condition is float64 \(2, 16\)"),
+        (DEPTH[0], r"the condition is int32 \(16,\)"),
+        (np.tile(DEPTH, 2), r"32 condition tokens and 6 x 8 codes take 79 .* has 64"),
+    ],
+)
+def test_a_condition_that_cannot_be_is_refused(depth, condition, message):
+    with pytest.raises(ValueError, match=message):
+        depth.logits(CODES, condition)
+
+
+def changed(**changes):
+    params = CLASSES.config["params"]
+    node = params["transformer_config"]
+    gpt = node["params"] | changes.pop("gpt", {})
+    node = node | {"params": gpt} | changes.pop("node", {})
+    params = params | {"transformer_config": node} | changes
+    return {"model": {"target": "Net2NetTransformer", "params": params}}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (changed(pkip=1), r"has no key 'pkip'; did you mean 'pkeep'\?"),
+        (changed(pkeep=0.0), r"pkeep=0\.0; it is a share"),
+        (changed(gpt={"n_layers": 2}), r"no key 'n_layers'; did you mean 'n_layer'\?"),
+        (changed(gpt={"n_head": "2"}), r"n_head is '2'; it takes a whole number"),
+        (changed(gpt={"n_head": 3}), r"width=32 is not divided by heads=3"),
+        (changed(gpt={"vocab_size": 12}), r"vocab_size=12 .*16 codes"),
+        (changed(node={"target": "CodeGPT"}), r"target is 'CodeGPT'; known is GPT"),
+        (changed(permuter_config={"target": "Hilbert"}), r"'Hilbert'; known are Ident"),
+        (
+            changed(
+                permuter_config={"target": "Subsample", "params": {"H": 6, "W": 6}}
+            ),
+            r"order='subsample' halves .* 6 x 6",
+        ),
+        (changed(gpt={"n_layer": 3}), r"wants transformer\.|wants blocks\.2\."),
+        (changed(gpt={"n_layer": 1}), r"the file has blocks\.1\."),
+    ],
+)
+def test_a_configuration_that_is_not_the_files_is_refused(tmp_path, config, message):
+    write_torch(tmp_path / "model.ckpt", {"state_dict": CLASSES.weights})
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(tmp_path / "model.ckpt", config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_of_another_size_is_refused(tmp_path, depth):
+    write_torch(tmp_path / "gpt.pt", {"model": llamagen_weights("gpt")})
+    arguments = {"gpt": ARGUMENTS["gpt"]}
+    tokenizer = depth.directory.parent
+    with pytest.raises(ValueError, match=r"has 24 codes, and the transformer draws 29"):
+        convert_checkpoint(tmp_path / "gpt.pt", arguments, tmp_path / "o", tokenizer)
+
+
+def test_a_second_tokenizer_is_refused(tmp_path, depth):
+    config = FOLDER / "13_net2net.yaml"
+    file, tokenizer = FOLDER / "13_net2net.ckpt", depth.directory.parent
+    with pytest.raises(ValueError, match="brings its own tokenizer along: leave it"):
+        convert_checkpoint(file, config, tmp_path / "out", tokenizer)
