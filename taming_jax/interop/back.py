@@ -9,8 +9,9 @@ MODEL may have been converted or trained here. Weights are the averaged ones, as
 and the authors' programs look for them there.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,13 @@ def convert_back(model: str | os.PathLike, output: str | os.PathLike) -> None:
     if form == "llamagen":
         content = _apart(tensors, ours.step)
         tensors = content["model"]
-    if output.suffix == ".safetensors":
-        write_safetensors(output, tensors)
-    else:
-        write_torch(output, content)
     if used is not None:
         config["model"]["params"]["remap"] = f"{output.stem}.npy"
-        with whole_file(output.with_suffix(".npy")) as file:
-            np.save(file, used)
-    _write_yaml(output.with_suffix(".yaml"), config)
+    with _written_beside(output, config, used):
+        if output.suffix == ".safetensors":
+            write_safetensors(output, tensors)
+        else:
+            write_torch(output, content)
 
 
 def _checked(output: str | os.PathLike) -> Path:
@@ -153,8 +152,20 @@ def _apart(tensors: Mapping[str, Any], step: int) -> dict[str, Any]:
     return content | ({"discriminator": judge} if judge else {})
 
 
-def _write_yaml(path: Path, config: Mapping[str, Any]) -> None:
+@contextlib.contextmanager
+def _written_beside(
+    output: Path, config: Mapping[str, Any], used: np.ndarray | None
+) -> Iterator[None]:
+    """Writes what belongs to the tensors; it is there once the block has written them.
+
+    So that there is nothing where any of the files cannot be written.
+    """
     import yaml
 
-    with whole_file(path) as file:
+    with contextlib.ExitStack() as files:
+        file = files.enter_context(whole_file(output.with_suffix(".yaml")))
         file.write(yaml.safe_dump(config, sort_keys=False).encode())
+        if used is not None:
+            file = files.enter_context(whole_file(output.with_suffix(".npy")))
+            np.save(file, used)
+        yield

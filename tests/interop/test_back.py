@@ -146,6 +146,25 @@ def test_only_a_discriminator_that_they_have_is_handed_back(tmp_path, changes, k
     assert loss == (None if not kept else "vanilla" if vanilla else "hinge")
 
 
+@pytest.mark.parametrize(
+    "fails", ["yaml.safe_dump", "numpy.save", "taming_jax.interop.back.write_torch"]
+)
+def test_where_one_file_cannot_be_written_there_is_none(tmp_path, monkeypatch, fails):
+    _, params, weights = next(k for k in kinds() if "quantize.used" in k[2])
+    config = {"target": "taming.models.vqgan.VQModel", "params": params}
+    write_torch(tmp_path / "model.ckpt", {"state_dict": weights})
+    convert_checkpoint(tmp_path / "model.ckpt", config, tmp_path / "ours")
+    (tmp_path / "out").mkdir()
+
+    def refuse(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(fails, refuse)
+    with pytest.raises(OSError, match="no space left"):
+        convert_back(tmp_path / "ours", tmp_path / "out" / "theirs.ckpt")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_run_is_handed_back_with_its_discriminator(tmp_path):
     """One that went on from golden 13, as training leaves it."""
     convert_checkpoint(
