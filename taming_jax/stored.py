@@ -47,6 +47,8 @@ DTYPES = ("float16", "float32")
 # What of a tokenizer's settings and parameters turns pictures into codes.
 _CODING_SETTINGS = ("encoder", "quantizer")
 _CODING_PARAMS = ("encoder", "quant_conv", "quantizer")
+# What of the quantizer's collection does, too: no count, and never changed.
+_CODING_CONSTANTS = ("basis",)
 _PIECE = 2**22  # numbers that are converted at once
 # What is never rounded.
 _EXACT = ("params/quantizer/", "codebook/")
@@ -295,7 +297,10 @@ def codes_fingerprint(settings: Mapping[str, Any], variables: Mapping[str, Any])
     made_by = {name: settings.get(name) for name in _CODING_SETTINGS}
     made_by["dtype"] = settings.get("dtype", "float32")
     digest = hashlib.blake2b(json.dumps(made_by, sort_keys=True).encode())
-    params = {part: variables["params"][part] for part in _CODING_PARAMS}
+    params = {part: variables["params"].get(part, {}) for part in _CODING_PARAMS}
+    carried = variables.get("codebook", {}).get("quantizer", {})
+    constants = {name: carried[name] for name in _CODING_CONSTANTS if name in carried}
+    params["quantizer"] = {**params["quantizer"], **constants}
     for name, array in sorted(flatten_dict(params, sep="/").items()):
         kept = "float32" if name.startswith("quantizer/") else "float16"
         with np.errstate(over="ignore"):

@@ -28,7 +28,8 @@ two renewed: a pure function, called by the training step on the quantizer's own
 sub-trees when the optimizer is done, for everything that sets codes by hand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,7 @@ from taming_jax.models.codebook import (
     reseed,
 )
 from taming_jax.models.convolution import Conv, flat, normal, uniform
-from taming_jax.models.fields import strict
+from taming_jax.models.fields import choose, strict
 from taming_jax.models.gradients import straight_through, unit_length
 from taming_jax.models.lookup import best, index_backpropagation, nearest
 from taming_jax.models.quantization import Quantized, Quantizer
@@ -397,3 +398,15 @@ QUANTIZERS = {
     "ibq": IBQ,
     "simvq": SimVQ,
 }
+
+
+def kind_of(settings: Mapping[str, Any]) -> str:
+    """What the codes are, in words, from the fields in a card; alike if they are."""
+    fields = dict(settings)
+    name = fields.pop("name", "vq")
+    quantizer = choose("VQGAN", "quantizer", name, QUANTIZERS)(**fields, parent=None)
+    if getattr(quantizer, "normalize", False):
+        name = "online l2" if name == "online" else "l2"
+    levels = ", ".join(map(str, fields.get("levels", ())))
+    kind = f"{name} of {quantizer.codebook_size} codes, dim {quantizer.dim}"
+    return f"{kind}, levels {levels}" if levels else kind

@@ -70,7 +70,8 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | PurePath) -
     workdir.check_room(stage_dir, _bytes(stage), stage.run.keep_checkpoints)
     beginning = config[stage_name].get("init_from")
     if beginning and not (stage_dir / "config.json").exists():
-        check_start(beginning, stage.abstract.params, stage.name)
+        settings = config[stage_name]["model"] if stage_name != "prior" else None
+        check_start(beginning, stage.abstract.params, stage.name, settings)
     with contextlib.ExitStack() as held:
         held.enter_context(workdir.storage_explained(stage_dir))
         if processes.is_first():

@@ -101,7 +101,10 @@ def make_vqgan_stage(
         best=stored.best_by(config, section),
         abstract=meshes.abstract_with_shardings(shapes, shardings),
         init=lambda: start_from(
-            recipe.init_from, jit(init, out_shardings=shardings)(key), section
+            recipe.init_from,
+            jit(init, out_shardings=shardings)(key),
+            section,
+            recipe.model,
         ),
         step=by_phase(recipe.loss, program),
         evaluate=lambda state, batch: evaluate(state, batch, perceptual),

@@ -83,5 +83,5 @@ def test_quantizers_by_distance_pass_gradients_in_either_way(quantizer):
 
 
 def test_another_way_is_refused():
-    with pytest.raises(ValueError, match="VQ has no gradient 'rotate'.*'rotation'"):
+    with pytest.raises(ValueError, match=r"VQ has no gradient 'rotate'.*'rotation'"):
         VQ(8, 4, gradient="rotate")

@@ -100,5 +100,5 @@ def test_at_other_steps_the_projection_is_the_optimizers(variables, step):
 
 
 def test_rows_cannot_be_revived():
-    with pytest.raises(ValueError, match="SimVQ has revive_every=5, .*no rows that"):
+    with pytest.raises(ValueError, match=r"SimVQ has revive_every=5, .*no rows that"):
         SimVQ(8, 4, revive_every=5)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -142,6 +143,74 @@ def test_another_model_is_refused(other):
     named = r"another model: 1 parameters differ, first quantizer/embedding: \(16, 4\)"
     with pytest.raises(ValueError, match=named):
         start_from(other[0], new, "vqgan")
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "named"),
+    [
+        ({"name": "ema", "codebook_size": 16, "dim": 4}, "ema of 16 codes, dim 4"),
+        ({"name": "fsq", "levels": [4, 4]}, "fsq of 16 codes, dim 2, levels 4, 4"),
+        ({"codebook_size": 16, "dim": 4, "normalize": True}, "l2 of 16 codes, dim 4"),
+    ],
+)
+def test_a_model_with_another_quantizer_is_refused(other, quantizer, named):
+    """Even one whose parameters are the same."""
+    state = random_state(judged(model={"quantizer": quantizer}), step=0)
+    settings = CONFIG["vqgan"]["model"] | {"quantizer": quantizer}
+    message = f"another quantizer: vq of 16 codes, dim 4, and here it is {named}; set"
+    with pytest.raises(ValueError, match=message):
+        start_from(other[0], state, "vqgan", settings)
+
+
+@pytest.fixture(scope="module")
+def fixed_basis(tmp_path_factory):
+    """A run with a quantizer that has a constant; its directory, state, settings."""
+    changes = {"model": {"quantizer": {"name": "simvq", "codebook_size": 16, "dim": 4}}}
+    section = CONFIG["vqgan"] | {"model": CONFIG["vqgan"]["model"] | changes["model"]}
+    directory = tmp_path_factory.mktemp("simvq") / "vqgan"
+    directory.mkdir()
+    record = {"config": CONFIG | {"vqgan": section}}
+    (directory / "config.json").write_text(json.dumps(record))
+    state = random_state(judged(**changes), step=5)
+    with Checkpoints(directory / "checkpoints", keep=1, best=("psnr", "max")) as saved:
+        saved.save(5, state)
+    return str(directory), state, changes
+
+
+def test_a_constant_of_the_quantizer_comes_along(fixed_basis):
+    directory, theirs, changes = fixed_basis
+    new = random_state(judged(**changes), step=0)
+    new = new.replace(codebook=jax.tree.map(lambda p: p + 1, new.codebook))
+    ours = start_from(directory, new, "vqgan")
+    jax.tree.map(assert_array_equal, ours.codebook, theirs.codebook)
+
+
+def test_an_export_keeps_the_constant_and_the_fingerprint(fixed_basis, tmp_path):
+    model = stored.read(fixed_basis[0], "vqgan")
+    stored.write(tmp_path / "vqgan", model, dtype="float16", card={})
+    exported = stored.read(tmp_path, "vqgan")
+    basis = exported.variables["codebook"]["quantizer"]["basis"]
+    assert_array_equal(basis, fixed_basis[1].codebook["quantizer"]["basis"])
+    assert exported.fingerprint == model.fingerprint
+
+
+def test_another_constant_makes_other_codes(fixed_basis):
+    model = stored.read(fixed_basis[0], "vqgan")
+    moved = jax.tree.map(lambda p: p + 1, model.variables["codebook"])
+    settings = model.config["vqgan"]["model"]
+    variables = {**model.variables, "codebook": moved}
+    assert stored.codes_fingerprint(settings, variables) != model.fingerprint
+
+
+def test_without_its_constant_a_quantizer_is_refused(fixed_basis, tmp_path):
+    directory, _, changes = fixed_basis
+    model = stored.read(directory, "vqgan")
+    variables = {**model.variables, "codebook": {}}
+    model = dataclasses.replace(model, variables=variables)
+    stored.write(tmp_path / "vqgan", model, dtype="float32", card={})
+    new = random_state(judged(**changes), step=0)
+    with pytest.raises(ValueError, match=r"not all that its quantizer .* basis: give"):
+        start_from(str(tmp_path), new, "vqgan")
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
