@@ -28,8 +28,8 @@ class Judgement(NamedTuple):
     report: dict[str, jax.Array]  # for the logs: REPORTED
 
 
-# Its loss without and the terms of its regularisation without their weights; means of
-# its logits; which share of them has the right sign.
+# The discriminator's loss, and what regularises it, without weights; means of its
+# logits; the share of them that has the right sign.
 REPORTED = ("disc_loss", "lecam", "r1", "logits_real", "logits_fake", "right_real",
             "right_fake")  # fmt: skip
 
@@ -53,19 +53,16 @@ def judge(
     fake, pull_fake, stats = jax.vjp(
         lambda p, images: _logits(net, p, stats, images), params, x_hat, has_aux=True
     )
-    real, pull_real, stats = jax.vjp(
+    (real, penalty), pull_real, stats = jax.vjp(
         lambda p: see(net, p, stats, x), params, has_aux=True
     )
-    real, penalty = real
     adversarial, appeal = jax.value_and_grad(players.generator)(fake)
     (_, report), on = jax.value_and_grad(_disc_loss, has_aux=True)(
         {"real": real, "fake": fake}, loss, stats.get(MEMORY)
     )
     r1_weight = jnp.full_like(penalty, loss.r1_weight / 2 * loss.r1_every)
-    (grads_real,), (grads_fake, _) = (
-        pull_real((on["real"], r1_weight)),
-        pull_fake(on["fake"]),
-    )
+    (grads_real,) = pull_real((on["real"], r1_weight))
+    grads_fake, _ = pull_fake(on["fake"])
     if loss.r1_weight:
         report["r1"] = penalty if penalised else stats[MEMORY]["r1"]
     return Judgement(
@@ -77,7 +74,9 @@ def judge(
     )
 
 
-def judge_generator(net: Discriminator, loss: VQGANLoss, params, stats, x_hat):
+def judge_generator(
+    net: Discriminator, loss: VQGANLoss, params, stats, x_hat
+) -> Judgement:
     """The generator's half alone."""
     players = losses.ADVERSARIAL_LOSSES[loss.adversarial_loss]
 

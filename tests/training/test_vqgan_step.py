@@ -216,6 +216,22 @@ def test_average_has_a_shorter_memory_at_first():
     assert_trees_close(states[-1].ema, average, share=1e-6)  # float32 against float64
 
 
+def test_regularisation_has_its_turns_and_remembers_them():
+    """R1 at every second step; LeCAM from the second on, by a mean that forgets."""
+    changes = {"r1_weight": 1.0, "r1_every": 2, "lecam_weight": 1.0, "lecam_decay": 0.5}
+    state, metrics = random_state(build(**changes), DISC_START), []
+    for step in range(4):
+        batch = {"image": pictures(4, seed=step)}
+        state, measured = stepping(**changes)(state, batch)
+        metrics.append(jax.device_get(measured))
+    r1, lecam, real = ([m[k] for m in metrics] for k in ("r1", "lecam", "logits_real"))
+    assert 0 < r1[0] == r1[1] != r1[2] == r1[3]
+    assert lecam[0] == 0 < min(lecam[1:])
+    memory = state.adversary.stats["memory"]
+    past = memory["real"] / memory["weight"]
+    assert_allclose(past, np.average(real, weights=[1, 2, 4, 8]), rtol=1e-5)
+
+
 def spoiled(name):
     """(state, pictures) in which `name` is the first term that is not finite."""
     parts, x = build(), pictures(4)
