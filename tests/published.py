@@ -5,8 +5,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from taming_jax.interop.names import PERCEPTUAL
-from taming_jax.interop.tables import to_theirs
+from taming_jax.interop.names import (
+    AVERAGES,
+    GENERATOR,
+    PERCEPTUAL,
+    VQ_QUANTIZER,
+    whole,
+)
+from taming_jax.interop.tables import to_theirs, under
+
+# A checkpoint of the original's VQModel, with the networks of its loss.
+VQ_MODEL = whole(GENERATOR)
+# Its EMA quantizer alone; our side: variables by collection.
+EMA_QUANTIZER = (
+    *under("params/", "", VQ_QUANTIZER),
+    *under("codebook/", "", AVERAGES),
+)
 
 Tensors = dict[str, np.ndarray]
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from golden import OF_NO_USE, golden, nhwc, vqgan_fields
 from numpy.testing import assert_allclose
-from published import actnorm_completed
+from published import VQ_MODEL, actnorm_completed
 
 from taming_jax import losses
 from taming_jax.interop.actnorm import joined
@@ -24,7 +24,6 @@ from taming_jax.interop.names import (
     DISCRIMINATOR,
     DISCRIMINATOR_ACTNORM,
     PERCEPTUAL,
-    VQ_MODEL,
 )
 from taming_jax.interop.tables import to_theirs
 from taming_jax.models.discriminator import Discriminator

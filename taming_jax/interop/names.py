@@ -3,10 +3,9 @@
 GENERATOR       encoder, quantizer, decoder         our side: "params"
   GUMBEL_         with the Gumbel quantizer           "params"
   EMA_            with the moving averages            variables by collection
-  SEGMENTATION_   of class maps                       "params" and "colours" [n,3]
 DISCRIMINATOR   with BatchNorm, _ACTNORM with that  our side: variables by collection
 PERCEPTUAL      VGG16 and heads of LPIPS            our side: models.perceptual's tree
-VQ_MODEL        a whole checkpoint, see `whole`     our side: a dict of these three
+whole(...)      a checkpoint of all these           our side: a dict of these three
 GPT             the second stage's transformer      our side: "params"
 """
 
@@ -92,23 +91,17 @@ def _generator(quantizer: Table) -> Table:
 
 VQ_QUANTIZER = (Row("embedding", "embedding.weight", SAME),)
 GUMBEL_QUANTIZER = (*_conv("proj", "proj"), Row("embedding", "embed.weight", SAME))
-_AVERAGES = (
+AVERAGES = (
     Row("sizes", "embedding.cluster_size", SAME),
     Row("sums", "embedding.embed_avg", SAME),
-)
-EMA_QUANTIZER = (
-    *under("params/", "", VQ_QUANTIZER),
-    *under("codebook/", "", _AVERAGES),
 )
 
 GENERATOR = _generator(VQ_QUANTIZER)
 GUMBEL_GENERATOR = _generator(GUMBEL_QUANTIZER)
 EMA_GENERATOR = (
     *under("params/", "", GENERATOR),
-    *under("codebook/quantizer/", "quantize.", _AVERAGES),
+    *under("codebook/quantizer/", "quantize.", AVERAGES),
 )
-# A fixed random matrix, by which the original paints its classes.
-SEGMENTATION_GENERATOR = (*GENERATOR, Row("colours", "colorize", COLOURS))
 
 
 def _batch_norm(ours: str, theirs: str) -> Table:
@@ -163,9 +156,6 @@ def whole(generator: Table, discriminator: Table = DISCRIMINATOR) -> Table:
         *under("discriminator/", "loss.discriminator.", discriminator),
         *under("perceptual/", "loss.perceptual_loss.", PERCEPTUAL),
     )
-
-
-VQ_MODEL = whole(GENERATOR)
 
 
 def _linear(ours: str, theirs: str) -> Table:

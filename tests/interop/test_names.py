@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from golden import OF_NO_USE, golden
 from numpy.testing import assert_array_equal
+from published import VQ_MODEL
 
 from taming_jax.interop.names import (
     DECODER,
@@ -11,7 +12,6 @@ from taming_jax.interop.names import (
     GPT,
     GUMBEL_GENERATOR,
     PERCEPTUAL,
-    VQ_MODEL,
 )
 from taming_jax.interop.tables import Row, Transform, to_ours, to_theirs
 

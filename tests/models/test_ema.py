@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from golden import golden, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
+from published import EMA_QUANTIZER
 
-from taming_jax.interop.names import EMA_QUANTIZER
 from taming_jax.metrics.codebook import count_codes, perplexity
 from taming_jax.models.quantizers import EMA
 
@@ -120,3 +120,65 @@ def test_no_gradient_moves_the_table(fresh):
 
     gradient = jax.grad(loss)(variables["params"])["embedding"]
     assert_array_equal(gradient, np.zeros_like(gradient))
+
+
+REVIVING = MODULE.clone(start_step=4, revive_every=5, revive_until=30)
+
+
+def updated(z, step, usage):
+    """What became of the codes and of their averages: before, after, averages."""
+    variables = jax.jit(lambda z: MODULE.init(KEY, z, train=True))(z)
+    size = (PARAMS["n_embed"],)
+    codebook = dict(variables["codebook"]) | {
+        "sizes": jnp.full(size, 7.0),
+        "sums": 7 * variables["params"]["embedding"],
+        "usage": jnp.broadcast_to(jnp.asarray(usage, jnp.float32), size),
+    }
+    params, after = REVIVING.after_update(
+        variables["params"], codebook, z, step=step, key=KEY
+    )
+    return variables["params"]["embedding"], params["embedding"], after
+
+
+def test_dead_codes_are_revived_with_averages_of_their_own(fresh):
+    """Else they would be drawn back to where nothing is, and die again."""
+    _, z = fresh
+    dead = np.arange(PARAMS["n_embed"]) % 2 == 0
+    _, after, averages = updated(z, step=8, usage=~dead)
+    supply = np.asarray(z).reshape(-1, 5)
+    for row in after[dead]:
+        assert (row == supply).all(-1).any()
+    assert_array_equal(averages["sums"][dead], after[dead])
+    assert_array_equal(averages["sizes"][dead], np.ones(dead.sum()))
+    assert (averages["sizes"][~dead] > 6).all()
+    assert_array_equal(averages["usage"], np.zeros(len(dead)))
+
+
+def test_a_revived_code_stays_where_it_was_put(fresh):
+    """In the next step, with no latents of its own, but for the smoothing."""
+    _, z = fresh
+    dead = np.arange(PARAMS["n_embed"]) % 2 == 0
+    _, after, averages = updated(z, step=8, usage=~dead)
+    params, _ = REVIVING.after_update(
+        {"embedding": after}, averages, jnp.full_like(z, 99.0), step=9, key=KEY
+    )
+    moved = np.abs(params["embedding"] - after).max(-1) > 1e-3
+    assert moved.sum() <= 1  # the one that all latents are nearest to
+
+
+def test_the_table_begins_as_latents_with_averages_of_their_own(fresh):
+    _, z = fresh
+    _, after, averages = updated(z, step=3, usage=1.0)
+    assert_array_equal(averages["sums"], after)
+    assert_array_equal(averages["sizes"], np.ones(PARAMS["n_embed"]))
+    assert len(np.unique(after, axis=0)) == PARAMS["n_embed"]
+
+
+@pytest.mark.parametrize("step", [4, 7, 33])
+def test_at_other_steps_codes_are_their_averages(fresh, step):
+    _, z = fresh
+    _, after, averages = updated(z, step=step, usage=0.0)
+    # But for the smoothing.
+    means = averages["sums"] / averages["sizes"][:, None]
+    assert_allclose(after, means, rtol=1e-4)
+    assert (averages["sizes"] > 6).all()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from golden import golden, gpt_fields, vqgan_fields
 from numpy.testing import assert_array_equal
+from published import EMA_QUANTIZER
 
 from taming_jax.interop.names import (
     DISCRIMINATOR,
     DISCRIMINATOR_ACTNORM,
-    EMA_QUANTIZER,
     GENERATOR,
     GPT,
     GUMBEL_QUANTIZER,

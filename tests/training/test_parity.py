@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import golden, nhwc, vqgan_fields
+from published import VQ_MODEL
 
-from taming_jax.interop.names import VQ_MODEL
 from taming_jax.interop.tables import to_theirs
 from taming_jax.models.discriminator import Discriminator
 from taming_jax.models.vqgan import VQGAN
