@@ -135,7 +135,7 @@ def check_form(record: Record, abstract: Any, checkpoint: epath.Path) -> None:
         raise ValueError(
             f"{checkpoint} holds another state: {len(odd)} arrays differ, first "
             f"{odd[0]}: {theirs.get(odd[0])} there, {ours.get(odd[0])} here; go on "
-            "with the version that wrote it, or choose another --workdir"
+            "with the version and the recipe that wrote it, or choose another --workdir"
         )
 
 

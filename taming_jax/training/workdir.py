@@ -29,7 +29,8 @@ FIXED = ("seed", "data", "{stage}.model", "{stage}.discriminator",
          "{stage}.batch_size", "{stage}.alternating",
          "{stage}.condition", "{stage}.shared_vocabulary", "{stage}.order",
          "{stage}.input", "{stage}.stretch")  # fmt: skip
-# (The adversarial weight may not become or leave 0: without one there is no adversary.)
+# (The adversarial weight may not become or leave 0: without one there is no adversary.
+# Nor may those of LeCAM and R1, which remember something.)
 # Where the data lie is no part of what they are: their identity is compared.
 PLACES = ("data.train", "data.val")
 

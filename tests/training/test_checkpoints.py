@@ -142,9 +142,10 @@ def test_nothing_that_was_set_aside_is_written_over(tmp_path):
 def test_another_models_checkpoint_is_refused_and_stays(tmp_path):
     save(tmp_path, {1: None})
     wider = abstract() | {"params": {"kernel": jax.ShapeDtypeStruct((16, 9), "f4")}}
+    refused = r"params/kernel: float32\[16, 8\] there, .*9.*version and the recipe"
     with (
         open_checkpoints(tmp_path) as checkpoints,
-        pytest.raises(ValueError, match=r"params/kernel: float32\[16, 8\] there, .*9"),
+        pytest.raises(ValueError, match=refused),
     ):
         checkpoints.restore(wider)
     assert steps(tmp_path) == [1]
