@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import serialization
+from flax.traverse_util import flatten_dict
 from golden import golden, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -11,8 +13,18 @@ from taming_jax.metrics.codebook import count_codes, perplexity
 from taming_jax.models.arithmetic import codebook_loss
 from taming_jax.models.codebook import reseed
 from taming_jax.models.gradients import straight_through, unit_length
-from taming_jax.models.lookup import nearest
-from taming_jax.models.quantizers import QUANTIZERS, VQ
+from taming_jax.models.lookup import CHUNK, nearest
+from taming_jax.models.quantizers import (
+    EMA,
+    IBQ,
+    L2,
+    QUANTIZERS,
+    VQ,
+    Gumbel,
+    Online,
+    SimVQ,
+    kind_of,
+)
 
 KEY = jax.random.key(0)
 RNGS = {"quantizer": jax.random.key(3)}
@@ -22,6 +34,25 @@ FIELDS = dict.fromkeys(QUANTIZERS, SIZE) | {
     "fsq": {"levels": (2, 2, 2, 2, 2)},
 }
 NEAREST = sorted(QUANTIZERS.keys() - {"gumbel", "fsq", "ibq"})  # by distance to latents
+LEARNS = {  # beside the embedding, or in its place
+    "ema": set(),
+    "gumbel": {"embedding", "proj/kernel", "proj/bias"},
+    "fsq": set(),
+    "lfq": set(),
+    "simvq": {"kernel", "bias"},
+}
+LARGE = 2**18
+LARGE_SIZE = {"codebook_size": LARGE, "dim": 8}
+LARGE_FIELDS = {  # gumbel refuses as many
+    "vq": LARGE_SIZE | {"gradient": "rotation"},
+    "l2": LARGE_SIZE | {"entropy_weight": 0.1},
+    "ema": LARGE_SIZE,
+    "online": LARGE_SIZE,
+    "fsq": {"levels": (8,) * 6},
+    "lfq": {"codebook_size": LARGE},
+    "ibq": LARGE_SIZE | {"perturb_probability": 0.5},
+    "simvq": LARGE_SIZE | {"entropy_weight": 0.1},
+}
 SET_BY_HAND = {"ema", "online"}  # codes that move in every update
 LEARNED = sorted(QUANTIZERS.keys() - SET_BY_HAND)  # codes are what gradients make them
 
@@ -46,12 +77,52 @@ def quantizer(name):
     return module, jax.jit(partial(module.init, train=True, step=0))(KEY, z)
 
 
+@pytest.fixture(scope="module")
+def step(quantizer):
+    """A training step: variables, z -> (Quantized, gradients, variables after it)."""
+    return _step(quantizer[0])
+
+
+def _step(module):
+    @jax.jit
+    def take(variables, z):
+        def loss(params, z):
+            state = {"params": params, "codebook": variables["codebook"]}
+            apply = partial(module.apply, state, mutable=["codebook"], rngs=RNGS)
+            quantized, moved = apply(z, train=True, step=0)
+            wanted = jnp.vdot(quantized.z, jnp.sin(jnp.arange(z.size)).reshape(z.shape))
+            return wanted + quantized.loss, (quantized, moved["codebook"])
+
+        params = params_of(variables)
+        pulls, (quantized, codebook) = jax.grad(loss, (0, 1), has_aux=True)(params, z)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, pulls[0])
+        params, codebook = module.after_update(
+            params, codebook, quantized.latents, step=0, key=KEY
+        )
+        return quantized, pulls, {"params": params, "codebook": codebook}
+
+    return take
+
+
+def params_of(variables):
+    """The parameters, {} of quantizers that have none."""
+    return variables.get("params", {})
+
+
 def test_codes_are_a_grid_of_indices_into_the_codebook(quantizer):
     module, variables = quantizer
     codes = module.apply(variables, latents(2, 3, 4, 5), train=False, step=None).codes
     assert codes.shape == (2, 3, 4)
     assert codes.dtype == jnp.int32
     assert ((codes >= 0) & (codes < module.size)).all()
+
+
+def test_codes_are_found_again_by_the_vectors_that_they_stand_for(quantizer):
+    module, variables = quantizer
+    codes = jnp.arange(module.size)
+    vectors = module.apply(variables, codes, method="lookup")
+    assert vectors.shape == (module.size, module.dim)
+    assert_array_equal(nearest(vectors, vectors), codes)
 
 
 @pytest.mark.parametrize("name", NEAREST, scope="module")
@@ -77,15 +148,35 @@ def test_bfloat16_latents_are_quantized_in_float32(quantizer):
     quantized = module.apply(variables, z, train=False, step=None)
     exact = module.apply(variables, z.astype(jnp.float32), train=False, step=None)
     jax.tree.map(assert_array_equal, quantized, exact)
+    assert quantized.z.dtype == quantized.loss.dtype == jnp.float32
 
 
-def test_what_the_decoder_wants_reaches_the_encoder(quantizer):
-    module, variables = quantizer
-    apply = partial(module.apply, variables, train=True, step=0, rngs=RNGS)
-    z, wanted = latents(1, 4, 4, 5), 1 + latents(1, 4, 4, 5)
-    pull = jax.jit(jax.grad(lambda z: jnp.vdot(apply(z).z, wanted)))(z)
+def test_what_the_decoder_wants_reaches_the_encoder(quantizer, step):
+    _, variables = quantizer
+    _, (_, pull), _ = step(variables, latents(1, 4, 4, 5))
     assert jnp.isfinite(pull).all()
     assert (jnp.abs(pull).max((1, 2)) > 0).all()
+
+
+def test_gradients_reach_what_learns_and_nothing_else(quantizer, step, name):
+    _, variables = quantizer
+    _, (pulls, _), _ = step(variables, latents(2, 4, 4, 5))
+    moved = {part for part, pull in flatten_dict(pulls).items() if jnp.any(pull != 0)}
+    assert {"/".join(part) for part in moved} == LEARNS.get(name, {"embedding"})
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e4])
+def test_gradients_are_finite_wherever_latents_are(quantizer, step, scale):
+    _, variables = quantizer
+    _, pulls, after = step(variables, scale * latents(1, 4, 4, 5))
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((pulls, after)))
+
+
+def test_gradients_are_finite_where_codes_are_equal(quantizer, step):
+    _, variables = quantizer
+    equal = variables | {"params": jax.tree.map(jnp.zeros_like, params_of(variables))}
+    _, pulls, after = step(equal, jnp.zeros((1, 4, 4, 5)))
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((pulls, after)))
 
 
 def test_training_counts_the_codes_that_are_drawn(quantizer):
@@ -114,48 +205,57 @@ def test_evaluation_needs_neither_state_nor_noise(quantizer):
     jax.tree.map(assert_array_equal, alone, quantized)
 
 
-def params_of(variables):
-    """The parameters, {} of quantizers that have none."""
-    return variables.get("params", {})
-
-
-def updated_state(module, variables, z):
-    given = params_of(variables), variables["codebook"]
-    return module.after_update(*given, z, step=9, key=KEY)
-
-
-def test_an_update_keeps_the_form_of_the_state(quantizer):
-    module, variables = quantizer
-    given = params_of(variables), variables["codebook"]
-    renewed = updated_state(module, variables, latents(8, 5))
-    forms = [jax.tree.map(jax.typeof, tree) for tree in (given, renewed)]
-    assert forms[0] == forms[1]
+def test_an_update_keeps_the_form_of_the_state(quantizer, step):
+    _, variables = quantizer
+    variables = {"params": {}} | variables
+    _, _, after = step(variables, latents(2, 4, 4, 5))
+    assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, dict(variables))
 
 
 @pytest.mark.parametrize("name", LEARNED, scope="module")
 def test_by_default_an_update_leaves_the_codebook_as_it_is(quantizer):
     module, variables = quantizer
-    params, _ = updated_state(module, variables, latents(8, 5))
+    given = params_of(variables), variables["codebook"]
+    params, _ = module.after_update(*given, latents(8, 5), step=9, key=KEY)
     jax.tree.map(assert_array_equal, params, params_of(variables))
 
 
-@pytest.mark.devices(4)
-def test_a_sharded_batch_has_the_codes_and_the_update_of_one_device(quantizer):
-    module, variables = quantizer
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+def test_what_was_kept_goes_on_as_what_was_not(quantizer, step):
+    """All that changes is in the variables, and is the same when read again."""
+    _, variables = quantizer
+    z = latents(2, 4, 4, 5)
+    _, _, after = step(variables, z)
+    kept = serialization.from_bytes(after, serialization.to_bytes(after))
+    jax.tree.map(assert_array_equal, step(kept, z + 1), step(after, z + 1))
+
+
+@pytest.mark.devices(8)
+def test_a_sharded_batch_has_the_codes_and_the_update_of_one_device(quantizer, step):
+    _, variables = quantizer
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.sharding.NamedSharding(mesh, jax.P("data"))
-
-    @jax.jit
-    def train(z):
-        apply = partial(module.apply, variables, mutable=["codebook"], rngs=RNGS)
-        quantized, state = apply(z, train=True, step=0)
-        state = variables | state
-        return quantized.codes, updated_state(module, state, quantized.latents)
-
-    z = latents(4, 4, 4, 5)
-    one, four = train(z), train(jax.device_put(z, rows))
+    z = latents(8, 4, 4, 5)
+    one, eight = step(variables, z), step(variables, jax.device_put(z, rows))
     # Sums over devices run in another order.
-    jax.tree.map(partial(assert_allclose, rtol=1e-5, atol=1e-6), four, one)
+    jax.tree.map(partial(assert_allclose, rtol=1e-4, atol=1e-5), eight, one)
+    replicas = jax.tree.map(lambda leaf: leaf.addressable_shards, eight[2])
+    for shards in jax.tree.leaves(replicas, is_leaf=lambda x: isinstance(x, list)):
+        for shard in shards:
+            assert_array_equal(shard.data, shards[0].data)
+
+
+@pytest.mark.parametrize("name", sorted(LARGE_FIELDS))
+def test_memory_is_bounded_where_codes_are_many(name):
+    """Of a step, with all gradients and the update: no latents x codes is there."""
+    module = QUANTIZERS[name](**LARGE_FIELDS[name])
+    z = jax.ShapeDtypeStruct((4, 16, 16, module.dim), "float32")
+    variables = jax.eval_shape(partial(module.init, train=True, step=0), KEY, z)
+    compiled = _step(module).lower(variables, z).compile()
+    chunk = 4 * 1024 * CHUNK  # 16 MiB
+    table = 4 * LARGE * 8
+    used = compiled.memory_analysis().temp_size_in_bytes
+    # A few chunks of scores; tables, of gradients and of what they are summed from.
+    assert used < 4 * chunk + 4 * table < 4 * 1024 * LARGE / 10
 
 
 # VQ against the original.
@@ -385,3 +485,80 @@ def test_revival_over_a_sharded_batch_equals_one_device(variables):
     jax.tree.map(
         assert_array_equal, update(*given, jax.device_put(z, rows)), update(*given, z)
     )
+
+
+# Entropies, and what is refused.
+
+
+@pytest.mark.parametrize("quantizer", [VQ, L2, EMA, Online, SimVQ])
+def test_entropies_are_those_of_distances_over_the_temperature(quantizer):
+    module = quantizer(16, 5, entropy_weight=0.3, entropy_temperature=0.7)
+    without = quantizer(16, 5)
+    z = latents(2, 4, 4, 5)
+    variables = module.init(KEY, z, train=False)
+    quantized = module.apply(variables, z, train=True)
+    table = np.float64(module.apply(variables, jnp.arange(16), method="lookup"))
+    apart = np.float64(quantized.latents)[..., None, :] - table
+    p = np.exp(-np.square(apart).sum(-1) / 0.7).reshape(-1, 16)
+    p /= p.sum(-1, keepdims=True)
+    each = -(p * np.log(p)).sum(-1).mean()
+    of_mean = -(p.mean(0) * np.log(p.mean(0))).sum()
+    assert_allclose(quantized.stats["entropy_each"], each, rtol=1e-4)
+    assert_allclose(quantized.stats["entropy_of_mean"], of_mean, rtol=1e-4)
+    added = quantized.loss - without.apply(variables, z, train=True).loss
+    # Float32 differences of numbers near 1.
+    assert_allclose(added, 0.3 * (each - of_mean), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "fields", "message"),
+    [
+        (VQ, {"codebook_size": 0, "dim": 4}, "codebook_size=0 and dim=4; .* 1 or more"),
+        (VQ, {"codebook_size": 8, "dim": 0}, "codebook_size=8 and dim=0; .* 1 or more"),
+        (
+            VQ,
+            {"codebook_size": 2**22, "dim": 256},
+            r"VQ's 4194304 codes of dim=256 would take 20.0 GiB .*allowed are 16: take",
+        ),
+        (
+            Gumbel,
+            {"codebook_size": 2**18, "dim": 8},
+            r"codebook_size=262144 needs .* 8 GiB for 8192 .* 32768 at most.*'ibq'",
+        ),
+        (
+            L2,
+            {"codebook_size": 8, "dim": 4, "normalize": False},
+            "L2 has normalize=Fal",
+        ),
+        (
+            EMA,
+            {"codebook_size": 8, "dim": 4, "entropy_weight": -1.0},
+            "EMA has entropy_weight=-1.0 .*allowed: 0 or more",
+        ),
+        (
+            IBQ,
+            {"codebook_size": 8, "dim": 4, "entropy_temperature": 0.0},
+            "IBQ has .*entropy_temperature=0.0; allowed: .* above 0",
+        ),
+        (
+            Gumbel,
+            {"codebook_size": 8, "dim": 4, "gradient": "rotation"},
+            "Gumbel has no field 'gradient'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(quantizer, fields, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        quantizer(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_kinds_are_alike_where_codes_are():
+    size = {"codebook_size": 8, "dim": 3}
+    assert kind_of(size) == "vq of 8 codes, dim 3"
+    assert kind_of(size | {"normalize": True}) == kind_of(size | {"name": "l2"})
+    assert kind_of({"name": "lfq"} | size) == kind_of(
+        {"name": "lfq", "codebook_size": 8}
+    )
+    kinds = {kind_of({"name": name} | FIELDS[name]) for name in QUANTIZERS}
+    assert len(kinds) == len(QUANTIZERS)

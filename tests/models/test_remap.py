@@ -5,7 +5,7 @@ import pytest
 from golden import golden, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
 
-from taming_jax.models.quantizers import EMA, VQ, Gumbel
+from taming_jax.models.quantizers import QUANTIZERS, VQ
 from taming_jax.models.remap import make_remap
 
 CASE = golden("02_vqmodel")
@@ -80,13 +80,18 @@ def test_at_random_is_the_same_at_every_time():
     assert_array_equal(first.outward, second.outward)
 
 
-@pytest.mark.parametrize("quantizer", [VQ, EMA, Gumbel])
+@pytest.mark.parametrize("name", QUANTIZERS)
 @pytest.mark.parametrize("unknown", ["random", "extra", 2])
-def test_every_quantizer_with_a_table_gives_codes_below_its_size(quantizer, unknown):
-    module = quantizer(16, 5, used=(9, 4, 11), unknown=unknown)
-    z = jax.random.normal(jax.random.key(0), (2, 6, 6, 5))
-    quantized, _ = module.init_with_output(jax.random.key(1), z, train=False)
+def test_every_quantizer_gives_codes_below_its_size(name, unknown):
+    fields = {"levels": (4, 4)} if name == "fsq" else {"codebook_size": 16}
+    fields |= {} if name in ("fsq", "lfq") else {"dim": 4}
+    module = QUANTIZERS[name](**fields, used=(9, 4, 11), unknown=unknown)
+    z = jax.random.normal(jax.random.key(0), (2, 6, 6, module.dim))
+    quantized, variables = module.init_with_output(jax.random.key(1), z, train=False)
     assert set(np.unique(quantized.codes)) <= set(range(module.size))
+    ours = module.apply(variables, jnp.arange(3), method="lookup")
+    theirs = module.apply(variables, jnp.array([9, 4, 11]), method="vectors")
+    assert_array_equal(ours, theirs)
 
 
 def test_counts_are_those_of_the_table():
