@@ -80,7 +80,7 @@ class Stored:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of a tokenizer: see `codes_fingerprint`."""
-        return codes_fingerprint(self.config[self.stage]["model"], self.variables)
+        return codes_fingerprint(self.config[self.stage], self.variables)
 
 
 def find(path: str | PurePath, stage: str) -> epath.Path:
@@ -283,7 +283,7 @@ def write_arrays(
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
-def codes_fingerprint(settings: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
+def codes_fingerprint(section: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
     """Tells tokenizers apart by what turns a picture into codes: 32 hex digits.
 
     Codes of equal fingerprints mean the same. The decoder does not enter, for it may be
@@ -291,11 +291,13 @@ def codes_fingerprint(settings: Mapping[str, Any], variables: Mapping[str, Any])
     precision keeps, so that an exported model has the fingerprint of its run.
 
     Args:
-      settings: the fields of the tokenizer, `config.vqgan.model`.
+      section: of the recipe, `config.vqgan`: the tokenizer's fields, and what it reads.
       variables: its weights.
     """
+    settings = section["model"]
     made_by = {name: settings.get(name) for name in _CODING_SETTINGS}
     made_by["dtype"] = settings.get("dtype", "float32")
+    made_by |= _reading(section)
     digest = hashlib.blake2b(json.dumps(made_by, sort_keys=True).encode())
     params = {part: variables["params"].get(part, {}) for part in _CODING_PARAMS}
     carried = variables.get("codebook", {}).get("quantizer", {})
@@ -307,6 +309,19 @@ def codes_fingerprint(settings: Mapping[str, Any], variables: Mapping[str, Any])
             array = np.ascontiguousarray(array, kept)
         digest.update(f"{name} {array.shape}".encode() + array.tobytes())
     return digest.hexdigest()[:32]
+
+
+def _reading(section: Mapping[str, Any]) -> dict[str, Any]:
+    """How a tokenizer reads what it is for, as far as that is not how it reads images.
+
+    Those of images, by far the most, so have the fingerprints that they had before
+    there were others.
+    """
+    reading = {name: section.get(name) for name in ("input", "stretch")}
+    reading["classes"] = section["model"].get("classes")
+    if reading["input"] in ("image", "segmentation"):  # which `classes` says as well
+        del reading["input"]
+    return {name: value for name, value in reading.items() if value}
 
 
 def _from_checkpoint(

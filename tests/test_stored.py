@@ -235,7 +235,7 @@ def test_a_fingerprint_is_of_what_makes_codes(model, part, same):
     variables = copy.deepcopy(model.variables)
     leaf = jax.tree.leaves(variables["params"][part])[-1]
     leaf.flat[-1] += 1 / 64
-    other = stored.codes_fingerprint(tiny_run.MODEL, variables)
+    other = stored.codes_fingerprint({"model": tiny_run.MODEL}, variables)
     assert (other == model.fingerprint) == same
 
 
@@ -251,5 +251,41 @@ def test_a_fingerprint_is_of_what_makes_codes(model, part, same):
     ],
 )
 def test_the_settings_of_the_encoder_count_too(model, change, same):
-    other = stored.codes_fingerprint(tiny_run.MODEL | change, model.variables)
+    section = {"model": tiny_run.MODEL | change}
+    other = stored.codes_fingerprint(section, model.variables)
     assert (other == model.fingerprint) == same
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"input": "image", "stretch": False}, True),
+        ({"input": None}, True),
+        ({"input": "depth"}, False),
+        ({"input": "edges"}, False),
+        ({"input": "depth", "stretch": True}, False),
+        ({"model": tiny_run.MODEL | {"classes": True}, "input": "segmentation"}, False),
+        ({"model": tiny_run.MODEL | {"classes": False}}, True),
+    ],
+)
+def test_what_a_tokenizer_reads_counts_too(model, change, same):
+    other = stored.codes_fingerprint(
+        {"model": tiny_run.MODEL} | change, model.variables
+    )
+    assert (other == model.fingerprint) == same
+
+
+def test_each_way_of_reading_has_a_fingerprint_of_its_own(model):
+    ways = [{}, {"input": "depth"}, {"input": "depth", "stretch": True}]
+    ways += [{"input": "edges"}, {"input": "edges", "stretch": True}]
+    prints = {
+        stored.codes_fingerprint({"model": tiny_run.MODEL} | way, model.variables)
+        for way in ways
+    }
+    assert len(prints) == len(ways)
+
+
+def test_fingerprints_that_priors_and_codes_have_recorded_are_still_given():
+    """The bundled prior's, of its tokenizer."""
+    recorded = stored.read("shapes", "prior").record["facts"]["tokenizer"]
+    assert stored.read("shapes", "vqgan").fingerprint == recorded["fingerprint"]
