@@ -76,7 +76,7 @@ def test_an_unknown_variant_is_named():
 
 
 def test_a_size_without_levels_is_refused():
-    with pytest.raises(ValueError, match="levels of fsq are written down for 512 codes: choose"):
+    with pytest.raises(ValueError, match="written down for 512 codes: choose"):
         section("fsq", codes=512, steps=600)
 
 
