@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from taming_jax.models.attention import Rotation, rotary_angles, rotation_by
+
 Grid = tuple[int, int]
 
 
@@ -43,6 +45,23 @@ def above(grid: Grid, prefix: int, order: Sequence[int] | None) -> np.ndarray:
     found = np.full(prefix + count, -1, np.int32)
     found[prefix - 1 : -1] = over
     return found
+
+
+def rotation(model, places, shuffle=None) -> Rotation | None:
+    """Of queries and keys at places [t] of a transformer; conditions do not turn."""
+    if not model.rotary:
+        return None
+    image = homes(places, model.prefix, shuffle) - model.prefix
+    place = jnp.maximum(image, 0)
+    if model.order is not None:
+        place = jnp.asarray(model.order)[place]
+    at = jnp.divmod(place, model.grid[1])  # rows and columns, [t] or [B,t]
+    if model.rotary_grid is not None:
+        sides = zip(at, model.rotary_grid, model.grid, strict=True)
+        at = [x * (known / here) for x, known, here in sides]
+    width = model.width // model.heads
+    angles = rotary_angles(*at, head_width=width, base=model.rotary_base)
+    return rotation_by(angles, image >= 0 if model.vanishing_condition else True)
 
 
 def at_grid(model, params: Mapping[str, Any], grid: Grid, order=None) -> tuple:

@@ -24,15 +24,9 @@ from flax import struct
 from jax import lax
 
 from taming_jax.models import positions
-from taming_jax.models.attention import (
-    INITIAL,
-    MLPS,
-    NORMS,
-    Block,
-    rotary_angles,
-    rotation_by,
-)
-from taming_jax.models.fields import DTYPES, choose, strict
+from taming_jax.models.attention import INITIAL, NORMS, Block
+from taming_jax.models.fields import DTYPES, strict
+from taming_jax.models.transformer_fields import check_fields, check_shuffle
 from taming_jax.units import Tokens
 
 F32 = jnp.float32
@@ -127,48 +121,7 @@ class Transformer(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        choose("Transformer", "norm", self.norm, NORMS)
-        choose("Transformer", "mlp", self.mlp, MLPS)
-        choose("Transformer", "dtype", self.dtype, DTYPES)
-        if self.width % self.heads:
-            raise ValueError(
-                f"width={self.width} is not divided by heads={self.heads}; change one"
-            )
-        if self.heads % (self.kv_heads or self.heads):
-            raise ValueError(
-                f"heads={self.heads} do not share kv_heads={self.kv_heads} evenly: one "
-                "has to divide the other"
-            )
-        if self.rotary and self.width // self.heads % 4:
-            raise ValueError(
-                f"rotary positions need heads whose width is a multiple of 4, not "
-                f"{self.width} / {self.heads}: change width or heads"
-            )
-        if self.vanishing_condition and not self.rotary:
-            raise ValueError(
-                "vanishing_condition=True is of rotary positions: set rotary=True"
-            )
-        if (self.rotary or self.above or self.target_positions) and self.grid is None:
-            raise ValueError(
-                "rotary, above and target_positions need grid=(height, width) of the "
-                "codes"
-            )
-        if self.condition_everywhere and self.prefix != 1:
-            raise ValueError(
-                f"condition_everywhere is for one condition token, not {self.prefix}"
-            )
-        if self.order is not None:
-            count = len(self.order) if self.grid is None else math.prod(self.grid)
-            if sorted(self.order) != list(range(count)):
-                raise ValueError(
-                    f"order is no permutation of the {count} places of a grid "
-                    f"{self.grid}: name each place from 0 on once"
-                )
-        if not 0 < (self.head_size or 1) <= self.vocab_size:
-            raise ValueError(
-                f"head_size={self.head_size}: there are vocab_size={self.vocab_size} "
-                "tokens; give as many or fewer, or None"
-            )
+        check_fields(self)
 
     def setup(self):
         table = (self.vocab_size, self.width)
@@ -213,10 +166,10 @@ class Transformer(nn.Module):
             before = jnp.zeros(embeddings.shape[:2], tokens.dtype)
             history = jnp.concatenate([before, tokens], axis=1)
         self._check_length(history.shape[1], "an input")
-        self._check_shuffle(shuffle)
+        check_shuffle(self, shuffle)
         places = jnp.arange(history.shape[1])
         x = self._embed(tokens, history, places, embeddings, shuffle, train=train)
-        rotation, mask = self._rotation(places, shuffle), None
+        rotation, mask = positions.rotation(self, places, shuffle), None
         if self.unmasked:
             mask = self._mask(places, places)
         drops = train and self.dropout > 0
@@ -249,7 +202,7 @@ class Transformer(nn.Module):
         places = cache.index + jnp.arange(following.shape[1])
         history = lax.dynamic_update_slice(cache.tokens, following, (0, cache.index))
         x = self._embed(tokens, history, places, embeddings, train=False)
-        rotation = self._rotation(places)
+        rotation = positions.rotation(self, places)
         mask = self._mask(places, jnp.arange(history.shape[1]))
         block = self._block()
 
@@ -328,24 +281,6 @@ class Transformer(nn.Module):
         table = self.embedding[: self.head_size].astype(x.dtype)
         return jnp.einsum("btd,vd->btv", x, table, preferred_element_type=F32)
 
-    def _rotation(self, places, shuffle=None):
-        """Of queries and keys at places [t]; condition tokens do not turn."""
-        if not self.rotary:
-            return None
-        image = positions.homes(places, self.prefix, shuffle) - self.prefix
-        place = jnp.maximum(image, 0)
-        if self.order is not None:
-            place = jnp.asarray(self.order)[place]
-        at = jnp.divmod(place, self.grid[1])  # rows and columns, [t] or [B,t]
-        if self.rotary_grid is not None:
-            at = [
-                x * (n / m)
-                for x, n, m in zip(at, self.rotary_grid, self.grid, strict=True)
-            ]
-        width = self.width // self.heads
-        angles = rotary_angles(*at, head_width=width, base=self.rotary_base)
-        return rotation_by(angles, image >= 0 if self.vanishing_condition else True)
-
     def _mask(self, places, seen):
         """Which of the places `seen` [S] each of `places` [t] may see: bool [t,S]."""
         mask = places[:, None] >= seen
@@ -366,22 +301,6 @@ class Transformer(nn.Module):
             raise ValueError(
                 f"{what} of {places} places; this transformer has from 1 to "
                 f"length={self.length}"
-            )
-
-    @nn.nowrap
-    def _check_shuffle(self, shuffle) -> None:
-        if shuffle is None:
-            return
-        places = self.prefix + shuffle.shape[1]
-        if not self.target_positions or self.above:
-            raise ValueError(
-                "a shuffled sequence needs target_positions=True, to say what comes, "
-                "and above=False"
-            )
-        if self.learned_positions and self.length < places:
-            raise ValueError(
-                f"shuffled, the last token is shown, too: {places} places; this "
-                f"transformer has length={self.length}"
             )
 
     @nn.nowrap

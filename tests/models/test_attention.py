@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from taming_jax.models import attention
 from taming_jax.models.attention import (
     MLPS,
     Block,
@@ -73,6 +74,45 @@ def test_what_may_not_be_seen_does_not_count():
     seen = jax.jit(attend)(q, k, v, mask)
     alone = jax.jit(attend)(q, k[:, :, ::2], v[:, :, ::2], jnp.ones(2, bool))
     assert_allclose(seen, alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [4, 2])
+def test_the_fused_kernel_is_asked_for_what_the_plain_one_does(monkeypatch, groups):
+    """By XLA's implementation, where cuDNN's is asked for: there is no GPU here."""
+    q, k, v = (
+        jax.random.normal(jax.random.key(i), (2, heads, 6, 8))
+        for i, heads in enumerate((4, groups, groups))
+    )
+    asked, plainly = [], jax.nn.dot_product_attention
+
+    def kernel(*arrays, implementation, **settings):
+        asked.append(implementation)
+        return plainly(*arrays, implementation="xla", **settings)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+    assert_allclose(attention.attend_fused(q, k, v), attend(q, k, v), atol=1e-6)
+    assert asked == ["cudnn"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "there", "fuses"),
+    [
+        ("bfloat16", 64, True, True),
+        ("bfloat16", 64, False, False),
+        ("float32", 64, True, False),
+        ("bfloat16", 60, True, False),
+        ("bfloat16", 136, True, False),
+    ],
+)
+def test_attention_is_fused_where_there_is_a_kernel_for_it(
+    monkeypatch, dtype, width, there, fuses
+):
+    monkeypatch.setattr(attention, "_is_ampere", lambda: there)
+    assert attention.fuses(jnp.zeros((1, 1, 2, width), dtype)) == fuses
+
+
+def test_this_processor_has_no_fused_kernel():
+    assert not attention.fuses(jnp.zeros((1, 1, 2, 64), jnp.bfloat16))
 
 
 def test_equal_keys_are_averaged():

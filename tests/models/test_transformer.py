@@ -14,6 +14,7 @@ from taming_jax.models.transformer import UNROLLED, Transformer
 # Two rows of three codes behind one condition token.
 TINY = {"vocab_size": 19, "length": 6, "width": 24, "layers": 2, "heads": 3}
 TINY |= {"grid": (2, 3), "prefix": 1}
+SNAKE = (0, 1, 2, 5, 4, 3)
 MODERN = {"norm": "rms", "mlp": "relu2", "bias": False, "rotary": True}
 MODERN |= {"rotary_base": 20.0, "qk_norm": True, "tied_head": True, "above": True}
 MODERN |= {"condition_everywhere": True}
@@ -25,6 +26,9 @@ OPTIONS = {
     "above": {"above": True, "prefix": 2, "length": 7},
     "everywhere": {"condition_everywhere": True},
     "deep": MODERN | {"layers": UNROLLED + 1, "width": 12},
+    "grouped": {"heads": 6, "kv_heads": 2, "rotary": True, "rotary_grid": (4, 4)},
+    "ordered": {"order": SNAKE, "rotary": True, "above": True},
+    "targets": {"target_positions": True, "vanishing_condition": True, "rotary": True},
 }
 
 
@@ -119,6 +123,109 @@ def dependencies(model, change=lambda params: params):
 
 
 # What single options do.
+
+
+def test_the_code_above_is_found_in_whatever_order_codes_are_read():
+    """In the snake's second row they stand under tokens 2, 1 and 0 of the first."""
+    found = dependencies(Transformer(**TINY, above=True, order=SNAKE), without_blocks)
+    expected = np.eye(6, dtype=bool)
+    expected[[3, 4, 5], [3, 2, 1]] = True
+    assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("given", [3, 6])
+def test_unmasked_places_see_each_other_if_they_are_given_at_once(given):
+    model = Transformer(**TINY, unmasked=3)
+    found = dependencies(model.clone(length=given))
+    expected = np.tri(given, dtype=bool)
+    expected[:3, :3] = True
+    assert_array_equal(found, expected)
+
+
+def test_a_shared_key_is_that_of_two_heads():
+    """Four heads of queries and two of keys, against four of keys, equal in pairs."""
+    fields = TINY | {"width": 32, "heads": 4, "layers": 1, "rotary": True}
+    grouped, full = Transformer(**fields, kv_heads=2), Transformer(**fields)
+    params, sequence = randomized(grouped)["params"], tokens(2, 6)
+    blocks = dict(params["blocks"])
+    for name in ("key", "value"):
+        blocks[name] = jax.tree.map(doubled_heads, blocks[name])
+    expected = logits_of(full, {"params": params | {"blocks": blocks}}, sequence)
+    found = logits_of(grouped, {"params": params}, sequence)
+    # Sums run in another order: a few units in the last place of the largest.
+    assert_allclose(found, expected, rtol=0, atol=3e-6 * abs(expected).max())
+    assert grouped.empty_cache(2, 6).keys.shape == (1, 2, 2, 6, 8)
+
+
+def doubled_heads(array):
+    """[...,2*8] -> [...,4*8], each of the two heads twice."""
+    heads = array.reshape(*array.shape[:-1], 2, 8)
+    return jnp.repeat(heads, 2, axis=-2).reshape(*array.shape[:-1], 32)
+
+
+SHUFFLED = Transformer(**TINY | {"length": 7}, target_positions=True, rotary=True)
+
+
+def test_a_shuffle_that_changes_nothing_is_none():
+    variables, sequence = randomized(SHUFFLED), tokens(2, 6)
+    apply = jax.jit(SHUFFLED.apply)
+    same = jnp.tile(jnp.arange(6), (2, 1))
+    expected = apply(variables, sequence)
+    assert_allclose(apply(variables, sequence, shuffle=same), expected, atol=1e-6)
+
+
+def test_shuffled_tokens_keep_their_places():
+    """The last token, asked for with all others known, does not see their order.
+
+    Where each is not told what comes after it, which would tell the order.
+    """
+    model = SHUFFLED.clone(layers=1)
+    params = randomized(model)["params"]
+    targets = jnp.zeros_like(params["target_positions"])
+    variables = {"params": params | {"target_positions": targets}}
+    apply = jax.jit(model.apply)
+    sequence = np.array(tokens(1, 6))  # one condition token and five of six codes
+    shuffle = np.array([[2, 4, 0, 5, 3, 1]])
+    other = np.array([1, 0, 3, 2])  # of the first four of these, the fifth being last
+    turned = sequence.copy()
+    turned[:, 1:5] = sequence[:, 1:5][:, other]
+    again = shuffle.copy()
+    again[:, :4] = shuffle[:, :4][:, other]
+    first = apply(variables, sequence, shuffle=shuffle)[:, -1]
+    second = apply(variables, turned, shuffle=again)[:, -1]
+    # One layer sees what is known as a set; sums run in another order.
+    assert_allclose(first, second, rtol=0, atol=1e-5 * abs(first).max())
+
+
+def test_the_place_asked_for_is_what_the_model_is_told():
+    """The same codes, shown in the same places; another code is asked for."""
+    variables, sequence = randomized(SHUFFLED), tokens(1, 3)
+    ask = np.array([[[0, 1, 2, 3, 4, 5]], [[0, 1, 5, 3, 4, 2]]])
+    apply = jax.jit(SHUFFLED.apply)
+    first, second = (apply(variables, sequence, shuffle=order) for order in ask)
+    assert_array_equal(first[:, :2], second[:, :2])
+    assert abs(first[:, 2] - second[:, 2]).max() > 1e-2
+
+
+def test_the_head_may_be_of_codes_only():
+    for tied in (False, True):
+        model = Transformer(**TINY, head_size=7, tied_head=tied)
+        variables, sequence = randomized(model), tokens(2, 6)
+        assert logits_of(model, variables, sequence).shape == (2, 6, 7)
+
+
+def test_vectors_in_place_of_condition_tokens_go_through_the_cache_too():
+    model = Transformer(**TINY | {"length": 8, "prefix": 3}, rotary=True)
+    variables, sequence = randomized(model), tokens(2, 5)
+    vectors = jax.random.normal(jax.random.key(5), (2, 3, 24))
+    whole = jax.jit(model.apply)(variables, sequence, embeddings=vectors)
+    extend = jax.jit(partial(model.apply, method="extend"))
+    cache = model.empty_cache(2, 8)
+    begun, cache = extend(variables, sequence[:, :2], cache, embeddings=vectors)
+    rest, _ = extend(variables, sequence[:, 2:], cache)
+    parts = jnp.concatenate([begun, rest], axis=1)
+    # Sums of other lengths are rounded differently, a few units in the last place.
+    assert_allclose(parts, whole, rtol=0, atol=1e-5 * abs(whole).max())
 
 
 def without_blocks(params):
@@ -241,11 +348,32 @@ def shapes_of(model):
         ({"heads": 4, "rotary": True}, "multiple of 4, not 24 / 4"),
         ({"grid": None, "above": True}, r"need grid=\(height, width\)"),
         ({"condition_everywhere": True, "prefix": 2}, "one condition token, not 2"),
+        ({"kv_heads": 2}, "heads=3 do not share kv_heads=2 evenly"),
+        ({"vanishing_condition": True}, "of rotary positions: set rotary=True"),
+        ({"order": (0, 1, 2, 3, 4, 4)}, r"no permutation of the 6 places of a grid"),
+        ({"head_size": 20}, "head_size=20: there are vocab_size=19"),
     ],
 )
 def test_fields_that_cannot_be_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Transformer(**TINY | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "needs target_positions=True"),
+        ({"target_positions": True, "above": True}, "and above=False"),
+        ({"target_positions": True}, "7 places; this transformer has length=6"),
+    ],
+)
+def test_a_shuffle_that_cannot_be_followed_is_refused(change, message):
+    model = Transformer(**TINY, **change)
+    shuffle = jnp.tile(jnp.arange(6), (1, 1))
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(
+            partial(model.init, shuffle=shuffle), jax.random.key(0), tokens(1, 6)
+        )
 
 
 def test_more_tokens_than_places_are_refused():
