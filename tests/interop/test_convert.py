@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from golden import FOLDER, golden, nhwc
+from jax.sharding import AxisType
 from numpy.testing import assert_allclose, assert_array_equal
 
 import taming_jax
@@ -71,6 +72,23 @@ def test_the_perceptual_weights_come_along(converted):
     distance = jax.jit(lpips)(params, *map(nhwc, pictures))
     expected = case.outputs["perceptual"].ravel()
     assert_allclose(distance, expected, **case.tolerance("perceptual"))
+
+
+@pytest.mark.devices(4)
+def test_a_mesh_holds_a_converted_model_in_parts(tmp_path):
+    """Half of each kernel is where its weights are; what comes out is the same."""
+    convert_checkpoint(CHECKPOINT, CONFIG, tmp_path)
+    mesh = jax.make_mesh(
+        (2, 2, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3
+    )
+    whole, split = (taming_jax.load_vqgan(tmp_path, mesh=m) for m in (None, mesh))
+    kernel = split.params["decoder"]["conv_in"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 2
+    images = np.concatenate(2 * [nhwc(golden("13_vqmodel_ckpt").inputs["x"])])
+    codes = whole.encode(images)
+    assert_array_equal(split.encode(images), codes)
+    # Sums over shards are taken in another order.
+    assert_allclose(split.decode(codes), whole.decode(codes), atol=1e-4)
 
 
 def test_config_says_what_it_is_and_whence(converted):

@@ -14,7 +14,7 @@ from taming_jax.interop.names import GENERATOR
 from taming_jax.interop.tables import to_ours, to_theirs
 from taming_jax.models.perceptual import STAGES
 from taming_jax.models.vqgan import VQGAN
-from taming_jax.training.mesh import create_mesh
+from taming_jax.training.mesh import batch_sharding, create_mesh
 from taming_jax.training.phases import phase_at
 from taming_jax.training.recipe import Mesh, VQGANRecipe
 from taming_jax.training.reconstructions import conclude, make_evaluate
@@ -125,6 +125,34 @@ def test_iou_is_of_all_maps_and_padding_is_left_out():
     ious = [(t & f).sum() / (t | f).sum() for t, f in pairs if (t | f).any()]
     assert_allclose(figures["mean_iou"], np.mean(ious), rtol=1e-6)
     assert_allclose(figures["pixel_accuracy"], (truth == found).mean(), rtol=1e-6)
+
+
+@functools.cache
+def on_mesh(sizes, accumulate=1):
+    """A step of class maps: (gradients, metrics, what evaluating the maps sums up)."""
+    section = map_section("segmentation", 5, batch_size=8, optimizer={"b1": 0.5})
+    section["accumulate"] = accumulate
+    mesh = create_mesh(Mesh(*sizes), jax.devices()[: np.prod(sizes)])
+    stage = make_vqgan_stage(CONFIG | {"vqgan": section}, mesh)
+    maps = np.concatenate([CLASSES, (CLASSES + 1) % 5])
+    batch = {"segmentation": maps, "mask": np.arange(8) < 7}
+    with jax.set_mesh(mesh):
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, stage.abstract)
+        state = jax.device_put(random_state(parts(section), step=0), shardings)
+        batch = jax.device_put(batch, batch_sharding(mesh))
+        sums = stage.evaluate(state, batch)
+        state, metrics = stage.step(state, {"segmentation": batch["segmentation"]})
+    moved = gradients(jax.device_get(state.opt_state))
+    return moved, jax.device_get(metrics), jax.device_get(sums)
+
+
+@pytest.mark.devices(4)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_class_maps_on_several_devices_and_in_parts_are_those_of_one(accumulate):
+    """Sums of a few hundred float32 in another order, and no other difference."""
+    whole, split = on_mesh((1, 1, 1)), on_mesh((2, 2, 1), accumulate)
+    assert_array_equal(*(sums["count"] for _, _, sums in (whole, split)))
+    jax.tree.map(functools.partial(assert_allclose, rtol=1e-4, atol=1e-5), split, whole)
 
 
 def test_lpips_of_five_channels_is_refused():
