@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import golden, gpt_fields
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.interop.names import GPT
 from taming_jax.interop.tables import to_theirs
 from taming_jax.models.transformer import Transformer
+from taming_jax.sampling import sample_tokens
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,52 @@ def test_cached_logits_equal_the_originals(original):
         logits.append(one[:, 0])
     expected = case.outputs["cached_logits"].swapaxes(0, 1)
     assert_allclose(logits, expected, **case.tolerance("cached_logits"))
+
+
+# The original's options: vectors before the tokens, places that see each other.
+
+
+def test_logits_behind_given_vectors_equal_the_originals(original):
+    case, model, variables = original
+    apply = jax.jit(model.apply)
+    tokens, vectors = case.inputs["idx_short"], case.inputs["embeddings"]
+    logits = apply(variables, tokens.astype(np.int32), embeddings=vectors)
+    name = "logits_with_embeddings"
+    assert_allclose(logits, case.outputs[name], **case.tolerance(name))
+
+
+@pytest.fixture(scope="module")
+def unmasked(original):
+    """Of golden 09 with n_unmasked, and full logits of its sequences."""
+    case, model, variables = original
+    model = model.clone(unmasked=case.config["n_unmasked_variant"])
+    return model, partial(jax.jit(model.apply), variables)
+
+
+def test_logits_with_unmasked_places_equal_the_originals(original, unmasked):
+    case, (_, apply) = original[0], unmasked
+    logits = apply(case.inputs["idx"].astype(np.int32))
+    expected = case.outputs["logits_n_unmasked"]
+    assert_allclose(logits, expected, **case.tolerance("logits_n_unmasked"))
+
+
+def test_greedy_tokens_with_unmasked_places_equal_the_originals(original, unmasked):
+    """Without a cache, each from all before it: what begins alone sees what follows."""
+    case, (model, apply) = original[0], unmasked
+    tokens = case.outputs["greedy_full_n_unmasked"].astype(np.int32)
+    for count in range(1, model.unmasked):
+        drawn = apply(tokens[:, :count])[:, -1].argmax(-1)
+        assert_array_equal(drawn, tokens[:, count])
+    whole = apply(tokens[:, :-1]).argmax(-1)
+    assert_array_equal(whole[:, model.unmasked :], tokens[:, model.unmasked + 1 :])
+
+
+def test_one_by_one_unmasked_places_do_not_see_what_follows(original, unmasked):
+    """As in the original, whose cache makes another sequence of it."""
+    case, _, variables = original
+    model, _ = unmasked
+    keys = jax.random.split(jax.random.key(0), 2)
+    prefix = case.inputs["cond"].astype(np.int32)
+    settings = {"count": 36, "codes": model.vocab_size, "greedy": True}
+    tokens = sample_tokens(model, variables["params"], keys, prefix, **settings)
+    assert_array_equal(tokens, case.outputs["greedy_with_past_n_unmasked"])

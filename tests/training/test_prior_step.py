@@ -15,6 +15,8 @@ from taming_jax.interop.names import GENERATOR, GPT
 from taming_jax.interop.tables import to_theirs
 from taming_jax.models.transformer import Transformer
 from taming_jax.models.vqgan import VQGAN
+from taming_jax.orders import make_order
+from taming_jax.sampling import sample_tokens
 from taming_jax.training import prior_step
 from taming_jax.training.recipe import PriorRecipe
 from taming_jax.training.state import TrainState
@@ -91,6 +93,39 @@ def test_the_original_s_loss_on_disturbed_tokens():
     )
 
 
+def test_the_original_s_logits_on_disturbed_tokens():
+    seen = np.where(CASE.inputs["keep"] > 0, CODES, CASE.inputs["random_tokens"])
+    sequence = np.concatenate([VOCABULARY.label_tokens(LABELS), seen], 1)[:, :-1]
+    logits = jax.jit(MODEL.apply)({"params": PARAMS}, sequence.astype(np.int32))
+    assert_allclose(logits, CASE.outputs["pkeep/logits"], **tolerance("pkeep/logits"))
+
+
+@pytest.mark.parametrize("given", [0, 32])
+def test_the_original_s_greedy_tokens(given):
+    """Of all tokens, as the original draws; of none given, and of the first half."""
+    kept = np.where(np.arange(64) < given, CODES, -1)
+    tokens = sample_tokens(
+        MODEL,
+        PARAMS,
+        jax.random.split(jax.random.key(0), 2),
+        VOCABULARY.label_tokens(LABELS),
+        count=64,
+        codes=VOCABULARY.codes,
+        given=kept,
+        greedy=True,
+    )
+    name = "half" if given else "from_scratch"
+    assert_array_equal(tokens, CASE.outputs[f"greedy/{name}"])
+
+
+def test_the_original_s_tokens_without_any_of_the_picture():
+    """All at once from the condition, which stands in for the picture (pkeep 0)."""
+    condition = np.roll(CODES, 1, axis=1)[:, :32]
+    sequence = np.concatenate([condition, condition[:, :-1]], axis=1)
+    logits = jax.jit(MODEL.apply)({"params": PARAMS}, sequence)[:, 31:]
+    assert_array_equal(logits.argmax(-1), CASE.outputs["pkeep0/sample"][..., 0])
+
+
 @pytest.mark.parametrize("name", ["pos_emb", "tok_emb.weight", "head.weight"])
 def test_the_original_s_gradients(name):
     condition = VOCABULARY.label_tokens(LABELS)
@@ -153,6 +188,56 @@ def test_pkeep_disturbs_what_is_seen_and_not_what_is_asked_for():
     *_, (_, kept) = steps(recipe(), 1)
     *_, (_, disturbed) = steps(recipe(pkeep=0.01), 1)
     assert disturbed["loss"] != kept["loss"]
+
+
+def test_random_orders_become_rarer_and_end():
+    """RAR: all of them up to half of the run, none from three quarters on."""
+    settings = recipe(
+        model={"target_positions": True}, random_order=1.0, steps=200, batch_size=2
+    )
+    steps_ = jnp.array([0, 99, 124, 149, 199])
+    shares = jax.vmap(lambda step: prior_step.random_share(settings, step))(steps_)
+    # The first step of the ramp is the first below all.
+    assert_allclose(shares, [1.0, 1.0, 0.5, 0.0, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_shuffled_rows_are_permutations_and_as_many_as_asked_for(share):
+    orders = prior_step.random_orders(jax.random.key(0), (400, 16), share)
+    assert_array_equal(np.sort(orders), np.tile(np.arange(16), (400, 1)))
+    shuffled = np.any(orders != np.arange(16), axis=1).mean()
+    # Four standard deviations of a share: 4 sqrt(.25 / 400) = .1.
+    assert_allclose(shuffled, share, atol=0.1 * (share == 0.5))
+
+
+def test_a_shuffled_step_learns_from_the_same_codes():
+    """Without positions the loss is that of the codes in their new order."""
+    model = MODEL.clone(grid=(8, 8), length=65, target_positions=True)
+    params = dict(PARAMS, positions=np.zeros((65, 32), np.float32))
+    params["target_positions"] = np.zeros((64, 32), np.float32)
+    settings = recipe(model={"target_positions": True}, random_order=1.0, steps=200)
+    *_, (_, metrics) = steps(settings, 1, model=model, params=params)
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    key = jax.random.fold_in(key, prior_step.ORDER)
+    shuffle = prior_step.random_orders(key, CODES.shape, 1.0)
+    tokens = np.take_along_axis(CODES, np.asarray(shuffle), axis=1)
+    condition = VOCABULARY.label_tokens(LABELS)
+    expected = prior_step.nll(model, params, condition, tokens, tokens)[0].mean()
+    # One is compiled as a whole: sums run in another order.
+    assert_allclose(metrics["loss"], expected, rtol=1e-5)
+    assert metrics["random_order"] == 1.0
+
+
+def test_codes_are_learned_in_the_models_order():
+    order = tuple(make_order("spiral_in", (8, 8)).tolist())
+    model = MODEL.clone(grid=(8, 8), order=order)
+    *_, (_, metrics) = steps(recipe(), 1, model=model)
+    tokens = CODES[:, list(order)]
+    expected = prior_step.nll(
+        MODEL, PARAMS, VOCABULARY.label_tokens(LABELS), tokens, tokens
+    )[0].mean()
+    # One is compiled as a whole: sums run in another order.
+    assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
 
 def test_micro_batches_give_the_mean_gradient():
