@@ -153,13 +153,24 @@ def _see(net: Discriminator, params, stats, x):
 
 
 def _see_and_feel(net: Discriminator, params, stats, x):
-    """Logits, and how steep they are at the pictures; statistics afterwards."""
-    real, pull, moved = jax.vjp(
-        lambda images: _logits(net, params, stats, images), x, has_aux=True
-    )
-    (gradient,) = pull(jnp.ones_like(real))
+    """Logits, and how steep they are at the pictures; statistics afterwards.
+
+    With g the slope, |g|^2 is how fast the logits rise along g, and its gradient by the
+    parameters that of twice this rise along a g that is held. A rise takes convolutions
+    like any other; g's own derivative takes others, ten times slower on CPUs.
+    """
+
+    def look(params):
+        return lambda images: _logits(net, params, stats, images)
+
+    hold = jax.lax.stop_gradient
+    real, pull, _ = jax.vjp(look(hold(params)), x, has_aux=True)
+    (slope,) = pull(jnp.ones_like(real))
+    real, rise, moved = jax.jvp(look(params), (x,), (slope,), has_aux=True)
     patches = real[0].size
-    return (real, losses.r1_penalty(gradient=gradient, patches=patches)), moved
+    rise = 2 * rise.sum() / len(x) / patches
+    penalty = losses.r1_penalty(gradient=slope, patches=patches)
+    return (real, penalty + rise - hold(rise)), moved
 
 
 def _disc_loss(logits: dict[str, jax.Array], loss: VQGANLoss, memory):

@@ -71,31 +71,46 @@ def test_a_discriminator_said_twice_is_as_steep_for_each_of_its_patches():
     assert_allclose(value, 2 * np.square(one).sum(), rtol=1e-5)
 
 
-def test_r1_of_patches_is_that_of_their_sum():
-    """With the form that takes all options; by a gradient for one picture at a time."""
+def test_r1_is_the_derivative_of_a_derivative():
+    """Said so, of the form that takes all options."""
     net = Discriminator(channels=4, layers=1, norm="none", blur=3, spectral_norm=True)
     x = RNG.normal(size=(2, 12, 12, 3)).astype(np.float32)
     variables = jax.jit(lambda key: net.init(key, x, train=True))(jax.random.key(0))
-    stats = begin_memory(R1) | {"batch_stats": variables["batch_stats"]}
-    params = variables["params"]
-    fn = jax.jit(lambda p: judge(net, R1, p, stats, x, x, penalised=True))
-    says = fn(params)
+    stats, params = {"batch_stats": variables["batch_stats"]}, variables["params"]
+    look = jax.jit(
+        lambda turn: judge(
+            net, R1, params, begin_memory(R1) | stats, x, x, penalised=turn
+        ),
+        static_argnums=0,
+    )
 
     @jax.jit
-    def slope(image, after_fake):
-        def total(image):
-            seen = {"params": params, **after_fake}
-            return net.apply(seen, image[None], train=True, mutable=["batch_stats"])[
-                0
-            ].sum()
+    @jax.value_and_grad
+    def said(params):
+        moved = stats
+        for _ in range(2):  # reconstructions, then pictures
 
-        return jax.grad(total)(image)
+            def total(images, moved=moved):
+                seen = {"params": params, **moved}
+                logits, after = net.apply(
+                    seen, images, train=True, mutable=["batch_stats"]
+                )
+                return logits.sum(), (after, logits[0].size)
 
-    _, after_fake = net.apply(variables, x, train=True, mutable=["batch_stats"])
-    patches = net.apply(variables, x, train=False)[0].size
-    squares = [np.square(slope(image, after_fake)).sum() / patches for image in x]
-    assert_allclose(says.report["r1"], np.mean(squares), rtol=1e-4)
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(says.grads))
+            slope, (moved, patches) = jax.grad(total, has_aux=True)(x)
+        return 10 / 2 * 4 * jnp.square(slope).sum() / len(x) / patches
+
+    value, expected = said(params)
+    with_, without = look(True), look(False)
+    assert_allclose(20 * with_.report["r1"], value, rtol=1e-5)
+    added = jax.tree.map(jnp.subtract, with_.grads, without.grads)
+    jax.tree.map(
+        lambda ours, theirs: assert_allclose(
+            ours, theirs, rtol=0, atol=1e-4 * abs(theirs).max() + 1e-7
+        ),
+        added,
+        expected,
+    )
 
 
 def test_the_last_r1_is_reported_until_it_is_taken_again():
