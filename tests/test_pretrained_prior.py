@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax import load_prior
 from taming_jax.data.shapes import CLASSES
+from taming_jax.orders import make_order
 
 KEY = jax.random.key(0)
 LABELS = np.array([3, 0, 9])
@@ -86,6 +87,38 @@ def test_logits_are_of_the_whole_vocabulary(prior):
     codes = np.zeros((3, 4, 4), np.int32)
     expected = (3, 16, tiny_run.CODEBOOK_SIZE + len(CLASSES) + 1)
     assert prior.logits(codes, LABELS).shape == expected
+
+
+@pytest.fixture(scope="module")
+def spiral(tmp_path_factory):
+    """The same weights for codes that are read in a spiral."""
+    run = tiny_run.write_run(tmp_path_factory.mktemp("spiral"))
+    section = {**tiny_run.PRIOR, "order": "spiral_in"}
+    return load_prior(tiny_run.write_prior(run, section))
+
+
+def test_logits_are_in_the_order_of_tokens(prior, spiral):
+    assert_array_equal(spiral.order, make_order("spiral_in", (4, 4)))
+    codes = np.arange(48).reshape(3, 4, 4) % 16
+    unrolled = codes.reshape(3, -1)[:, spiral.order].reshape(3, 4, 4)
+    expected = prior.logits(unrolled, LABELS)
+    assert_array_equal(spiral.logits(codes, LABELS), expected)
+
+
+def test_codes_are_drawn_and_given_where_they_belong(prior, spiral):
+    given = np.full((3, 4, 4), -1)
+    given[:, 3, 3] = given[:, 2, 3] = [5, 6, 7]  # the first two of the spiral
+    codes = spiral.sample(KEY, LABELS, given=given)
+    first = np.full((3, 4, 4), -1)
+    first[:, 0, :2] = given[:, 2:, 3]
+    expected = prior.sample(KEY, LABELS, given=first).reshape(3, -1)
+    assert_array_equal(codes.reshape(3, -1)[:, spiral.order], expected)
+
+
+def test_another_grid_is_drawn_with_positions_between_those_that_were_learned(workdir):
+    prior = load_prior(workdir, grid=(6, 5))
+    assert prior.grid == (6, 5)
+    assert prior.generate(KEY, LABELS).shape == (3, 24, 20, 3)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
