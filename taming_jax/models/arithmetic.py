@@ -16,8 +16,7 @@ import numpy as np
 from taming_jax.models.lookup import entropies, nearest
 from taming_jax.units import Codes
 
-# Codes of which one latent's odds may exist all at once: 1 GiB for 8,192 latents, and
-# a handful of these.
+# Codes whose odds may exist all at once: 1 GiB for 8,192 latents, and a handful of it.
 GUMBEL_LIMIT = 2**15
 
 # Bits whose combinations LFQ's entropy runs over: as many codes as one look-up's chunk.
@@ -144,10 +143,10 @@ def check_odds(size: int, temperature: Sequence[float]) -> None:
 
 def check_levels(levels: Sequence[int], size: int | None, dim: int | None):
     """-> (codebook_size, dim) of FSQ; ValueError if one is given and is another."""
-    if not levels or min(levels) < 2:
+    if not levels or any(not isinstance(n, int) or n < 2 for n in levels):
         raise ValueError(
             f"FSQ has levels={tuple(levels)}; it takes how many values each dimension "
-            "has, 2 or more, such as levels=(8, 5, 5, 5)"
+            "has, integers of 2 or more, such as levels=(8, 5, 5, 5)"
         )
     product = math.prod(levels)
     if size not in (None, product) or dim not in (None, len(levels)):

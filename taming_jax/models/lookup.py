@@ -54,10 +54,13 @@ def best(z: jax.Array, rows: jax.Array, bias: jax.Array | None = None) -> Codes:
     def look(so_far, chunk):
         highest, codes = so_far  # [N]
         scores = _scores(vectors, chunk)  # [N,C]
-        index, top = jnp.argmax(scores, axis=-1), jnp.max(scores, axis=-1)
+        top = jnp.max(scores, axis=-1)
+        # Two plain reductions: on CPUs XLA takes several times as long for argmax.
+        index = jnp.arange(scores.shape[-1], dtype=jnp.int32)
+        index = jnp.min(jnp.where(scores == top[:, None], index, index[-1]), axis=-1)
         better = top > highest
         codes = jnp.where(better, chunk.first + index, codes)
-        return (jnp.where(better, top, highest), codes.astype(jnp.int32)), None
+        return (jnp.where(better, top, highest), codes), None
 
     start = jnp.full(len(vectors), NEVER), jnp.zeros(len(vectors), jnp.int32)
     (_, codes), _ = _over(rows, bias, look, start)

@@ -112,8 +112,7 @@ class EMA(NearestCodebook):
     k = argmin_k |z - e_k|^2,  loss = beta |z - sg e_k|^2,  e_k = m_k / n_k where
     n_k <- d n_k + (1 - d) #{z at k},  m_k <- d m_k + (1 - d) sum of these z
     van den Oord et al. 2017, appendix A.1; n_k is smoothed by `epsilon` (Laplace), and
-    starts at 1, also of revived codes: from 0, as in the original, e_k is blown up
-    where no latents are.
+    starts at 1, also when revived: from 0, as there, e_k is blown up without latents.
     """
 
     decay: float = 0.99
@@ -232,8 +231,7 @@ class FSQ(Quantizer):
     q_i = round(f_i(z_i)) / [L_i / 2],  f_i(x) = h_i tanh(x + s_i) - o_i,  loss = 0,
     h_i = (L_i - 1) / 2, o_i = 1/2 for even L_i, else 0, and s_i such that f_i(0) = 0
     k = sum_i (q_i [L_i / 2] + [L_i / 2]) L_1 ... L_{i-1}
-    Mentzer et al. 2023, who take levels 8,6,5 for 2^8 codes, 8,5,5,5 for 2^10,
-    7,5,5,5,5 for 2^12, 8,8,8,6,5 for 2^14, 8,8,8,5,5,5 for 2^16.
+    Mentzer et al. 2023: 8,6,5 for 2^8 codes, 8,5,5,5 for 2^10, 8,8,8,6,5 for 2^14
     """
 
     codebook_size: int | None = None  # what the levels multiply to
@@ -271,9 +269,8 @@ class LFQ(Quantizer):
     q_i = sign z_i,  k = sum_i [z_i > 0] 2^(i-1)
     loss = beta |z - sg q|^2 + entropy_weight (E[H(p)] - H(E[p])),
     p = softmax(-|z - q_k|^2 / entropy_temperature)
-    Yu et al. 2023 (MAGVIT-2); above 2^12 codes entropies are summed over equal groups
-    of bits, as Luo et al. 2024 do (two of 9 for 2^18): the first is the same so, the
-    second only where groups are independent.
+    Yu et al. 2023 (MAGVIT-2); above 2^12 codes entropies are of groups of bits, summed
+    (Luo et al. 2024; two of 9 for 2^18): a bound of the second, the first is the same.
     """
 
     dim: int | None = None  # the number of bits
@@ -295,9 +292,8 @@ class LFQ(Quantizer):
         distance = jnp.mean(jnp.square(z - q))
         loss, stats = self.beta * distance, {"distance": distance}
         if self.entropy_weight:
-            loss += self.entropy_weight * arithmetic.bits_entropy(
-                z, self.entropy_temperature, stats
-            )
+            entropy = arithmetic.bits_entropy(z, self.entropy_temperature, stats)
+            loss += self.entropy_weight * entropy
         return Quantized(straight_through(z, q, 1.0), codes, loss, stats, z)
 
     def vectors(self, codes: Codes) -> jax.Array:

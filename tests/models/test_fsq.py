@@ -77,7 +77,8 @@ def test_nothing_is_learned_and_nothing_is_lost():
     ("fields", "message"),
     [
         ({}, r"levels=\(\); it takes how many values .* levels=\(8, 5, 5, 5\)"),
-        ({"levels": (8, 1)}, r"levels=\(8, 1\).*2 or more"),
+        ({"levels": (8, 1)}, r"levels=\(8, 1\).*integers of 2 or more"),
+        ({"levels": (8, 2.5)}, r"levels=\(8, 2.5\).*integers of 2"),
         (
             {"levels": (8, 5, 5), "codebook_size": 256},
             r"levels=\(8, 5, 5\).*codebook_size=200, and codebook_size=256.*leave",
