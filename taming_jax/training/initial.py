@@ -3,11 +3,13 @@
 path --stored--> averaged weights, codebook's statistics, discriminator --> state
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-from flax.traverse_util import flatten_dict
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from taming_jax import processes, stored
 from taming_jax.models.quantizers import kind_of
@@ -24,7 +26,7 @@ def start_from(
 
     A tokenizer's discriminator comes along where it was kept and is of the same form;
     a new one begins otherwise, and it is said. Optimizers and counters are those of a
-    new run.
+    new run. A prior's new classes begin with what its first ones are.
 
     Args:
       path: of a run, an exported or a converted model, as `stored.find` takes it.
@@ -66,6 +68,8 @@ def _read(path, params, stage, settings) -> stored.Stored:
     model = stored.read(path, stored.stage_at(path, stage))
     if settings is not None and model.stage in stored.TOKENIZERS:
         _check_quantizer(path, model.config[model.stage]["model"], settings)
+    if model.stage == "prior":
+        model = _with_labels(model, params)
     theirs, ours = _shapes(model.variables["params"]), _shapes(params)
     odd = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
     if odd:
@@ -84,6 +88,36 @@ def _check_quantizer(path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -
             f"init_from={path} has another quantizer: {there}, and here it is {here}; "
             "set model.quantizer as it is there, or start without init_from"
         )
+
+
+# Of a prior's parameters those that have one row for each token, and on which axis.
+_BY_TOKEN = (("embedding", 0), ("embedding_above", 0), ("head/kernel", 1))
+
+
+def _with_labels(model: stored.Stored, like: Any) -> stored.Stored:
+    """A prior for other classes: what it knows of codes is kept, and of as many labels.
+
+    A label that it does not have begins as that of no class.
+    """
+    codes = model.record["facts"]["codes"]
+    flat = flatten_dict(model.variables["params"], sep="/")
+    wanted = flatten_dict(like, sep="/")
+    if model.config["prior"].get("shared_vocabulary"):
+        return model
+    for name, axis in _BY_TOKEN:
+        if name not in flat or name not in wanted:
+            continue
+        rows = np.moveaxis(np.asarray(flat[name]), axis, 0)
+        count = wanted[name].shape[axis]
+        if count == len(rows) or min(count, len(rows)) <= codes:
+            continue
+        labels, nothing = rows[codes:-1], rows[-1:]
+        kept = labels[: count - codes - 1]
+        spare = np.repeat(nothing, count - codes - len(kept), axis=0)
+        rows = np.concatenate([rows[:codes], kept, spare])
+        flat[name] = np.moveaxis(rows, 0, axis)
+    variables = {**model.variables, "params": unflatten_dict(flat, sep="/")}
+    return dataclasses.replace(model, variables=variables)
 
 
 def _adversary(path: str, new: Adversary, stage: str) -> Adversary:
