@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from taming_jax import compilation
 
 SCRIPT = """
 import jax
@@ -37,3 +40,22 @@ def test_programs_lie_in_the_users_cache_by_processor(kept_in, tmp_path):
 def test_a_directory_that_was_chosen_stays(kept_in, tmp_path):
     chosen = tmp_path / "chosen"
     assert kept_in(JAX_COMPILATION_CACHE_DIR=str(chosen)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("flags", "given"),
+    [
+        ("flags : fpu avx2 avx512f avx512bw", None),
+        ("flags : fpu avx2", compilation.CPU_OPTIONS),
+        ("", compilation.CPU_OPTIONS),  # a system that does not say
+    ],
+)
+def test_ynnpack_is_left_to_processors_with_wide_registers(monkeypatch, flags, given):
+    asked = []
+    monkeypatch.setattr(compilation, "instructions", lambda: flags)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "jit", lambda f, **more: asked.append(more) or f)
+    compilation._compiler_options.cache_clear()
+    compilation.jit(abs)
+    compilation._compiler_options.cache_clear()
+    assert asked[-1] == {"compiler_options": given}

@@ -231,10 +231,11 @@ class Normalise(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
 
         x = x.astype(jnp.float32)
-        x = x - _group_mean(x, self.groups)
-        variance = _group_mean(jnp.square(x), self.groups)
-        x = x * jax.lax.rsqrt(variance + self.epsilon)
-        return (x * scale + bias).astype(self.dtype)
+        mean = _group_mean(x, self.groups)  # [B,1,1,C]
+        variance = _group_mean(jnp.square(x - mean), self.groups)
+        # One product and one sum for each number, forward and, nearly, backward.
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale
+        return (x * factor + (bias - mean * factor)).astype(self.dtype)
 
 
 def _group_mean(x, groups):
