@@ -19,7 +19,7 @@ from taming_jax.interop.names import (
     SAME,
     whole,
 )
-from taming_jax.interop.original import Form
+from taming_jax.interop.original import Form, is_normalized
 from taming_jax.interop.tables import Row, Table, under
 
 _GENERATORS = {
@@ -56,5 +56,5 @@ def form_of(record: Mapping[str, Any], model: Mapping[str, Any]) -> Form:
 
     Codes of length 1 are LlamaGen's, and not the original's.
     """
-    other = "llamagen" if model["quantizer"].get("normalize") else "original"
+    other = "llamagen" if is_normalized(model["quantizer"]) else "original"
     return record.get("card", {}).get("form", other)

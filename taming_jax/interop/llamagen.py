@@ -14,7 +14,12 @@ from typing import Any
 
 from taming_jax.interop import values
 from taming_jax.interop.names import GENERATOR, SAME
-from taming_jax.interop.original import Tokenizer, from_original, to_original
+from taming_jax.interop.original import (
+    Tokenizer,
+    from_original,
+    is_normalized,
+    to_original,
+)
 from taming_jax.interop.tables import Row, Table
 from taming_jax.interop.values import check_keys, check_values
 
@@ -119,7 +124,7 @@ def to_llamagen(section: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "codebook_size": params["n_embed"],
         "codebook_embed_dim": params["embed_dim"],
-        "l2_norm": quantizer.get("normalize", False),
+        "l2_norm": is_normalized(quantizer),
         "beta": quantizer.get("beta", 0.25),
         **{key: ddconfig[key] for key in ("ch", "ch_mult", "num_res_blocks")},
         "z_channels": ddconfig["z_channels"],

@@ -238,13 +238,20 @@ def _quantizer(target: str, params: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def is_normalized(fields: Mapping[str, Any]) -> bool:
+    """Whether a quantizer of these fields has codes of length 1."""
+    fields = dict(fields)
+    quantizer = QUANTIZERS[fields.pop("name", "vq")](**fields)
+    return getattr(quantizer, "normalize", False)
+
+
 def _quantizer_back(model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The target's last name, and the params that say what the quantizer is."""
     fields = dict(model["quantizer"])
     name = fields.pop("name", "vq")
     quantizer = QUANTIZERS[name](**fields)
     params = {"n_embed": quantizer.codebook_size, "embed_dim": quantizer.dim}
-    targets = {"vq": "VQModel", "ema": "EMAVQ", "gumbel": "GumbelVQ"}
+    targets = {"vq": "VQModel", "l2": "VQModel", "ema": "EMAVQ", "gumbel": "GumbelVQ"}
     if model.get("classes"):
         params["n_labels"] = model["encoder"]["image_channels"]
         targets = {"vq": "VQSegmentationModel"}

@@ -51,6 +51,25 @@ def test_llamagens_model_comes_back(tmp_path):
     assert config == arguments
 
 
+def test_codes_of_length_one_are_llamagens_by_either_name(tmp_path):
+    """Trained here as `l2`, which is `vq` with `normalize`."""
+    weights, arguments = llamagens()
+    write_torch(tmp_path / "vq.pt", {"model": weights})
+    convert_checkpoint(tmp_path / "vq.pt", {"vq": arguments}, tmp_path / "ours")
+    path = tmp_path / "ours" / "vqgan" / "config.json"
+    record = json.loads(path.read_text())
+    del record["card"]["form"]  # a run has none
+    quantizer = record["config"]["vqgan"]["model"]["quantizer"]
+    del quantizer["normalize"]
+    quantizer["name"] = "l2"
+    write_json(path, record)
+    convert_back(tmp_path / "ours", tmp_path / "theirs.pt")
+    config = yaml.safe_load((tmp_path / "theirs.yaml").read_text())["vq"]
+    assert config["l2_norm"]
+    counts = {"quantize.codebook_used": np.zeros(65_536, np.float32)}
+    assert_same(open_checkpoint(tmp_path / "theirs.pt"), weights | counts)
+
+
 def test_llamagens_discriminator_goes_where_its_programs_look(tmp_path):
     """Their model takes no tensors but its own."""
     weights, arguments = llamagens()
