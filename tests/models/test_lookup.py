@@ -172,3 +172,29 @@ def test_large_tables_are_never_compared_with_all_latents_at_once(name):
     scores, table = 4 * latents * lookup.CHUNK, 4 * LARGE * dim
     # Half of a dozen arrays of a chunk's scores and some tables; all are 64 chunks.
     assert used.temp_size_in_bytes < 6 * scores + 4 * table < 4 * latents * LARGE / 7
+
+
+@pytest.mark.devices(8)
+@pytest.mark.parametrize("split", ["latents", "codes", "both"])
+def test_chunks_are_the_same_however_arrays_lie_on_devices(split, monkeypatch):
+    monkeypatch.setattr(lookup, "CHUNK", 10)
+    axes = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((4, 2), ("data", "fsdp"), axis_types=axes)
+    z = jnp.tile(Z, (4, 1, 1, 1))  # [8,3,4,5]
+
+    @jax.jit
+    def work(z, table):
+        pull = jax.grad(lambda z, e: sum(entropies(z, *by_distance(e))), (0, 1))
+        dense = jax.vjp(lambda z, e: index_backpropagation(z, e, best(z, e)), z, table)
+        return nearest(z, table), pull(z, table), dense[1](jnp.ones_like(z))
+
+    def lie(array, over):
+        return jax.device_put(array, jax.sharding.NamedSharding(mesh, jax.P(over)))
+
+    spread = lie(z, None if split == "codes" else ("data", "fsdp"))
+    table = lie(TABLE, None if split == "latents" else "fsdp")
+    codes, *pulls = work(spread, table)
+    expected, *dense = work(z, TABLE)
+    assert_array_equal(codes, expected)
+    # Sums over devices run in another order.
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-5), pulls, dense)
