@@ -131,10 +131,16 @@ def test_squares_need_their_margins_too():
     message = r"less than 52 pixels: in whole codes, a square of pixels depends on 24"
     for refused in (
         lambda: tokenizer().decode(random_codes(1, 4, 4), tile=48),
+        lambda: tokenizer().decode_bands(random_codes(1, 4, 4), tile=48),
         lambda: tokenizer().reconstruct(pictures(100, 100), tile=48),
     ):
         with pytest.raises(ValueError, match=message):
             refused()
+
+
+def test_no_tile_at_a_time_is_refused():
+    with pytest.raises(ValueError, match="together=0: tiles are run 1 at a time, or"):
+        tokenizer().encode(pictures(100, 100), tile=TILE, together=0)
 
 
 def test_what_sees_everything_needs_a_tile_to_fade():

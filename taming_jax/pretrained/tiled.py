@@ -22,8 +22,8 @@ from taming_jax.units import ClassMaps, Codes, Images
 Run = Callable[[np.ndarray], np.ndarray]  # one batch, compiled
 
 # Where a model sees everything one place in so many of a tile fades, at each of its
-# edges. Leaving out the reach of its convolutions besides took five times as long and
-# came no nearer to the whole: docs/tiling.md.
+# edges. Leaving out the reach of its convolutions besides took three to eight times as
+# long and came no nearer to the whole: docs/tiling.md.
 _FADING = 4
 
 
@@ -99,16 +99,15 @@ def decode(
     Raises:
       ValueError: as `decoding_margins`.
     """
-    margins = decoding_margins(module, tile)
-    for band in bands(
+    found = bands(
         decoder,
         np.asarray(codes),
         tile=tile // module.stride,
-        margins=margins,
+        margins=decoding_margins(module, tile),
         scale=Scale(given=1, result=module.stride),
         together=together,
-    ):
-        yield np.asarray(module.decided(band))
+    )
+    return (np.asarray(module.decided(band)) for band in found)
 
 
 def quantize(module: VQGAN, variables: Mapping, latents: jax.Array) -> Codes:

@@ -158,7 +158,7 @@ class PretrainedVQGAN:
             self._run(self._codes),
             images,
             tile=tile,
-            together=together or self._shards,
+            together=self._together(together),
         )
 
     def decode(
@@ -196,7 +196,7 @@ class PretrainedVQGAN:
             self._run(self._decoded),
             codes,
             tile=tile,
-            together=together or self._shards,
+            together=self._together(together),
         )
 
     def reconstruct(
@@ -213,6 +213,12 @@ class PretrainedVQGAN:
     def _run(self, function):
         """A compiled function of variables and a batch, from the host to the host."""
         return lambda batch: np.asarray(function(self._variables, self._place(batch)))
+
+    def _together(self, asked: int | None) -> int:
+        """How many tiles are run at once."""
+        if asked is not None and asked < 1:
+            raise ValueError(f"together={asked}: tiles are run 1 at a time, or more")
+        return asked or self._shards
 
     @property
     def _shards(self) -> int:
