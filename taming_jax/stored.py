@@ -49,7 +49,7 @@ _CODING_SETTINGS = ("encoder", "quantizer")
 _CODING_PARAMS = ("encoder", "quant_conv", "quantizer")
 # What of the quantizer's collection does, too: no count, and never changed.
 _CODING_CONSTANTS = ("basis",)
-_PIECE = 2**22  # numbers that are converted at once
+_PIECE = 2**18  # numbers that are converted at once
 # What is never rounded.
 _EXACT = ("params/quantizer/", "codebook/")
 
@@ -397,6 +397,7 @@ def _read_arrays(
                 array = _read_array(archive, entry, dtype)
             name = entry.removesuffix(".npy")
             arrays[name] = put(name, array)
+            del array  # before the next one is made
     return unflatten_dict(arrays, sep="/")
 
 

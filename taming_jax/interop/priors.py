@@ -221,19 +221,24 @@ def find_prior(prior: Prior, tensors: Tensors, order: Tensors | None = None):
       ValueError: with the names and shapes of both sides that do not fit.
     """
     prior = _with_order(prior, order or {})
-    vocabulary = Vocabulary(prior.codes, prior.classes, prior.form == "original")
-    order = prior.trained.get("order", "raster")
-    model = make_transformer(prior.model, vocabulary, prior.grid, order)
     if prior.form == "llamagen":
-        heads = model.heads, model.kv_heads
+        heads = prior.model["heads"], prior.model["kv_heads"]
         table = llamagen_prior.names(*heads)
         tensors = llamagen_prior.separated(tensors, *heads)
     else:
         table = GPT
+    expected = find_shapes(prior)
+    return PriorParts(prior, match(under("params/", "", table), tensors, expected))
+
+
+def find_shapes(prior: Prior) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of the arrays that a prior has, by name: "params/..."."""
+    vocabulary = Vocabulary(prior.codes, prior.classes, prior.form == "original")
+    order = prior.trained.get("order", "raster")
+    model = make_transformer(prior.model, vocabulary, prior.grid, order)
     init = partial(model.init, tokens=jnp.zeros((1, 2), jnp.int32))
     shapes = jax.eval_shape(init, jax.random.key(0))
-    expected = flatten_dict({"params": shapes["params"]}, sep="/")
-    return PriorParts(prior, match(under("params/", "", table), tensors, expected))
+    return flatten_dict({"params": shapes["params"]}, sep="/")
 
 
 def _with_order(prior: Prior, order: Tensors) -> Prior:

@@ -293,10 +293,10 @@ def _schedule(guidance: float, schedule: str, count: int) -> np.ndarray:
 
 
 def _placed(name: str, array: np.ndarray, mesh) -> jax.Array:
-    """An array of the weights on its devices."""
+    """An array of the weights on its devices, there before the next one is read."""
     tree = unflatten_dict({name: array}, sep="/")
     places = None if mesh is None else meshes.state_shardings(tree, mesh)
-    return jax.tree.leaves(jax.device_put(tree, places))[0]
+    return jax.block_until_ready(jax.tree.leaves(jax.device_put(tree, places))[0])
 
 
 def _check_tokenizer(directory, fingerprint: str, vqgan: PretrainedVQGAN) -> None:
