@@ -133,3 +133,71 @@ def _prior() -> dict:
         on_nonfinite="stop",
         init_from=placeholder(str),
     )
+
+
+def modern_prior() -> dict:
+    """LlamaGen-L's transformer, 0.34B parameters, trained as RAR is; not run here yet.
+
+    Sun et al. 2024 (arXiv 2406.06525) reach FID 3.80 with this size and guidance 2, Yu
+    et al. 2024 (arXiv 2411.00776) 1.70 with 0.46B parameters and random orders, which
+    make way for the rows from half of the training on. Queries and keys are scaled.
+    """
+    return dict(
+        tokenizer=placeholder(str),
+        condition="label",
+        shared_vocabulary=False,
+        label_dropout=0.1,
+        pkeep=1.0,
+        order="raster",
+        random_order=1.0,
+        random_order_start=0.5,
+        random_order_end=0.75,
+        model=dict(
+            width=1_024,
+            layers=24,
+            heads=16,
+            kv_heads=placeholder(int),
+            norm="rms",
+            mlp="swiglu",
+            bias=False,
+            qk_norm=True,
+            learned_positions=False,
+            target_positions=True,
+            rotary=True,
+            rotary_base=10_000.0,
+            dropout=0.1,
+            dtype="bfloat16",
+            remat=False,
+        ),
+        sampling=dict(
+            temperature=1.0,
+            top_k=placeholder(int),
+            top_p=placeholder(float),
+            guidance=2.0,  # LlamaGen's at this size; RAR's grows to 15.5
+        ),
+        # optimizer
+        learning_rate=4e-4,
+        optimizer=dict(
+            b1=0.9,
+            b2=0.96,
+            weight_decay=0.03,
+            clip=1.0,
+            schedule="cosine",
+            warmup_steps=62_500,
+            final_share=0.025,
+        ),
+        ema_decay=0.9999,
+        # run
+        steps=250_000,
+        batch_size=2_048,
+        accumulate=1,
+        log_every=100,
+        image_every=5_000,
+        eval_every=10_000,
+        eval_examples=5_000,
+        checkpoint_every=5_000,
+        keep_checkpoints=3,
+        stall_seconds=1_800,
+        on_nonfinite="stop",
+        init_from=placeholder(str),
+    )
