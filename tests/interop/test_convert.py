@@ -53,6 +53,9 @@ def test_reconstructions_equal_the_originals(converted, vqgan):
     assert_allclose(images, expected, **case.tolerance("reconstruction"))
     expected = case.outputs["emb_loss"]
     assert_allclose(quantized.loss, expected, **case.tolerance("emb_loss"))
+    for ours, name in ((quantized.latents, "prequant"), (quantized.z, "quant")):
+        expected = nhwc(case.outputs[name])
+        assert_allclose(ours, expected, **case.tolerance(name), err_msg=name)
 
 
 def test_the_discriminator_comes_along(converted):
@@ -132,6 +135,9 @@ def test_llamagens_tokenizer_equals_the_original(tmp_path):
     apply = jax.jit(partial(vqgan.module.apply, train=False))
     images, quantized = apply(variables, nhwc(case["vq/in/x"]))
     assert_array_equal(np.ravel(quantized.codes), case["vq/out/indices"])
+    encode = jax.jit(partial(vqgan.module.apply, method="latents"))
+    latents = encode(variables, nhwc(case["vq/in/x"]))  # not yet of length 1
+    assert_allclose(latents, nhwc(case["vq/out/prequant"]), atol=1e-4)
     assert_allclose(images, nhwc(case["vq/out/reconstruction"]), atol=1e-4)
     decode = jax.jit(partial(vqgan.module.apply, method="decode"))
     decoded = decode(variables, quantized.codes)

@@ -10,11 +10,9 @@ from golden import golden, nhwc, vqgan_fields
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax import losses
-from taming_jax.interop.names import GENERATOR
+from taming_jax.interop.names import COLOURS, GENERATOR
 from taming_jax.interop.tables import to_ours, to_theirs
 from taming_jax.models.vqgan import VQGAN, blank, decode_codes, encode_images
-
-COLOURS = "colorize"  # the original's random colours, no part of the model
 
 
 @functools.cache
@@ -22,14 +20,14 @@ def original():
     """Golden 05: (case, our model, its variables, class maps int32 [2,16,16])."""
     case = golden("05_vqsegmentation")
     model = VQGAN(**vqgan_fields(case.config["params"]), classes=True)
-    weights = {k: v for k, v in case.weights.items() if k != COLOURS}
+    weights = {k: v for k, v in case.weights.items() if k != "colorize"}
     maps = case.inputs["segmentation"].argmax(-1).astype(np.int32)  # NHWC already
     return case, model, {"params": to_ours(GENERATOR, weights)}, jnp.asarray(maps)
 
 
 @functools.cache
 def learned():
-    """(codes, logits, losses by their names there, gradients by names there)."""
+    """(Quantized, logits, losses by their names there, gradients by names there)."""
     case, model, variables, maps = original()
     weight = case.config["params"]["lossconfig"]["params"]["codebook_weight"]
 
@@ -38,7 +36,7 @@ def learned():
         bce = losses.cross_entropy_loss(one_hot=model.target(maps), logits=logits)
         loss = bce + weight * quantized.loss
         terms = {"total_loss": loss, "bce_loss": bce, "quant_loss": quantized.loss}
-        return loss, (quantized.codes, logits, terms)
+        return loss, (quantized, logits, terms)
 
     with jax.default_matmul_precision("highest"):
         (_, aux), grads = jax.jit(jax.value_and_grad(total, has_aux=True))(
@@ -53,7 +51,16 @@ def test_the_inputs_are_one_hot_inside():
 
 
 def test_codes_equal_the_originals():
-    assert_array_equal(learned()[0].ravel(), original()[0].outputs["indices"])
+    codes = learned()[0].codes
+    assert_array_equal(codes.ravel(), original()[0].outputs["indices"])
+
+
+def test_what_is_quantized_equals_the_originals():
+    case, quantized = original()[0], learned()[0]
+    expected = nhwc(case.outputs["quant"])
+    assert_allclose(quantized.z, expected, **case.tolerance("quant"))
+    expected = case.outputs["emb_loss"]
+    assert_allclose(quantized.loss, expected, **case.tolerance("emb_loss"))
 
 
 def test_logits_equal_the_originals():
@@ -67,6 +74,13 @@ def test_logits_equal_the_originals():
 def test_losses_equal_the_originals(split, term):
     case, name = original()[0], f"log/{split}/{term}"
     assert_allclose(learned()[2][term], case.outputs[name], **case.tolerance(name))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_what_is_minimised_is_their_sum(split):
+    case, name = original()[0], f"{split}/loss"
+    total = learned()[2]["total_loss"]
+    assert_allclose(total, case.outputs[name], **case.tolerance(name))
 
 
 def gradients():
@@ -90,6 +104,16 @@ def test_the_classes_that_come_out_are_the_likeliest():
     colours = np.round(nhwc(case.outputs["rgb_reconstructions"]), 4).reshape(-1, 3)
     pairs = np.unique(np.column_stack([np.ravel(maps), colours]), axis=0)
     assert len(pairs) == len(np.unique(maps)) == len(np.unique(colours, axis=0))
+
+
+def test_the_originals_colours_are_a_row_for_each_class():
+    """As its file comes to us; its pictures are stretched over [-1, 1] of a batch."""
+    case, *_, maps = original()
+    colours = COLOURS.to_ours(case.weights["colorize"])  # [classes, 3]
+    picture = colours[maps]
+    picture = 2 * (picture - picture.min()) / np.ptp(picture) - 1
+    expected = nhwc(case.outputs["rgb_inputs"])
+    assert_allclose(picture, expected, **case.tolerance("rgb_inputs"))
 
 
 HALF = {

@@ -65,6 +65,8 @@ def test_latents_equal_the_originals(encoded):
     case, quantized = encoded
     expected = nhwc(case.outputs["prequant"])
     assert_allclose(quantized.latents, expected, **case.tolerance("prequant"))
+    expected = nhwc(case.outputs["quant"])
+    assert_allclose(quantized.z, expected, **case.tolerance("quant"))
 
 
 def test_quantizer_loss_equals_the_originals(encoded):
