@@ -12,9 +12,7 @@ median of the rounds' ratios, so that other work on the machine strikes both. On
 machine PyTorch's threads wait for one another: there use one core (`taskset -c 0`) and
 read the processor's time, `_cpu`.
 
-With --device-report, for accelerators: bfloat16, the largest batch that fits, MFU by
-XLA's count of operations, peak memory, and compiled PyTorch. It was written where there
-was no accelerator and has not run on one.
+--device-report is for accelerators, see `first_stage_device`.
 """
 
 import argparse
@@ -29,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import first_stage_device
 from taming_jax.compilation import jit, keep_programs
 from taming_jax.interop.layout import layout
 from taming_jax.interop.tables import to_theirs
@@ -108,12 +107,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="pictures; default: the case's")
     parser.add_argument("--only", choices=("step", "encode", "decode"))
     parser.add_argument("--channels-last", action="store_true", help="PyTorch's layout")
+    parser.add_argument("--device-report", action="store_true")
+    parser.add_argument("--in-torch", action="store_true", help="the report is of it")
+    parser.add_argument("--largest", type=int, default=1_024, help="batch of a report")
     arguments = parser.parse_args()
     keep_programs()
     case = CASES[arguments.config]()
-    if arguments.batch:
-        section = {**case.section, "batch_size": arguments.batch}
-        case = case._replace(section=section, batch=arguments.batch)
+    if batch := arguments.batch:
+        section = {**case.section, "batch_size": batch}
+        case = case._replace(section=section, batch=batch)
+    if arguments.device_report and arguments.in_torch:
+        return first_stage_device.report_torch(case, Ours, Torch)
+    if arguments.device_report:
+        return first_stage_device.report(case, Ours, arguments.largest)
 
     ours = Ours(case)
     about = {
@@ -135,6 +141,7 @@ def main() -> None:
     for what in (arguments.only,) if arguments.only else ("step", "encode", "decode"):
         calls = {name: getattr(way, what) for name, way in ways.items()}
         print(json.dumps({"what": what} | measure(calls, case.batch, arguments.rounds)))
+    return None
 
 
 class Ours:
@@ -165,6 +172,10 @@ class Ours:
         self.state, metrics = self._step(self.state, self.batch, self.perceptual)
         return jax.device_get(metrics)
 
+    def compiled_step(self):
+        """The compiled program of the step, which can be asked what it costs."""
+        return self._step.lower(self.state, self.batch, self.perceptual).compile()
+
     def encode(self) -> np.ndarray:
         """Codes int32 [B,h,w] of the images."""
         return np.asarray(self._encode(self.variables, self.images))
@@ -191,11 +202,7 @@ class Ours:
 
 
 class Torch:
-    """The same in PyTorch, on the same images and with the same weights.
-
-    Raises:
-      ImportError: where it is not installed.
-    """
+    """The same in PyTorch, which must be installed: equal images and weights."""
 
     def __init__(self, case: Case, ours: Ours, **settings):
         import torch
