@@ -37,6 +37,7 @@ LEFT_OUT = {
     "python tests/faults": "is what `make faults` runs",
     "make fuzz": "takes a minute; tests/fuzz reads a thousand",
     "python tests/fuzz": "is what `make fuzz` runs",
+    "python -m benchmarks": "takes minutes, and measures this machine",
     "make lint": "is what tests/test_setup.py runs",
     "pip install": "changes the environment; tests/test_setup.py sees what it brings",
     "pip list": "belongs to the line after it",
