@@ -95,12 +95,12 @@ def _read_held_out(prior, held_out, batch_size, count, judge):
     for batch in shares.eval_batches(
         held_out, batch_size=batch_size, keep=keep, count=count
     ):
-        codes = prior.vqgan.encode(from_uint8(batch["image"]))
+        codes = prior.tokenizer().encode(from_uint8(batch["image"]))
         condition = batch["label"] if prior.vocabulary.classes else None
         logits = prior.logits(codes, condition)
         measured = {"mask": batch["mask"], "nll": np.asarray(_nll(logits, codes))}
         if judge is not None:
-            decoded = to_uint8(prior.vqgan.decode(codes))
+            decoded = to_uint8(prior.tokenizer().decode(codes))
             for name, pictures in (("original", batch["image"]), ("decoded", decoded)):
                 measured[f"{name}_features"], predicted = judge(pictures)
                 measured[f"{name}_is_right"] = predicted == batch["label"]

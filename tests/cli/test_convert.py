@@ -29,6 +29,14 @@ def test_a_model_is_converted_and_handed_back(tmp_path, capsys):
     assert len(fingerprints) == 1
 
 
+def test_a_transformer_is_converted_with_its_tokenizers(tmp_path, capsys):
+    files = FOLDER / "13_net2net.ckpt", FOLDER / "13_net2net.yaml"
+    assert convert("model", *files, tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    for stage in ("vqgan", "condition_vqgan", "prior"):
+        assert f"{tmp_path}/out/{stage}: 0." in said
+
+
 def test_perceptual_weights_are_converted(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(perceptual, "convert_perceptual", lambda *a: asked.append(a))
