@@ -1,0 +1,38 @@
+import numpy as np
+from numpy.testing import assert_array_equal
+
+from taming_jax.conditions.drawing import draw_layout
+from taming_jax.maps import class_colours
+
+BLACK = np.zeros((9, 9, 3), np.uint8)
+
+
+def test_a_box_is_framed_in_its_class_s_colour():
+    drawn = draw_layout(BLACK, np.array([[0.25, 0.5, 0.75, 1.0]]), np.array([2]))
+    framed = np.zeros((9, 9), bool)
+    framed[4:9, 2:7] = True
+    framed[5:8, 3:6] = False
+    assert_array_equal(drawn.any(-1), framed)
+    assert_array_equal(drawn[4, 2], class_colours(4)[3])
+    assert not BLACK.any()
+
+
+def test_a_point_is_a_cross():
+    drawn = draw_layout(BLACK, np.array([[0.5, 0.5]]), np.array([0]))
+    cross = np.zeros((9, 9), bool)
+    cross[4, 2:7] = cross[2:7, 4] = True
+    assert_array_equal(drawn.any(-1), cross)
+
+
+def test_no_object_is_not_drawn():
+    assert_array_equal(draw_layout(BLACK, np.ones((1, 4)), np.array([-1])), BLACK)
+    assert_array_equal(draw_layout(BLACK, np.ones((0, 4)), np.array([], int)), BLACK)
+
+
+def test_a_frame_with_room_has_its_name_in_it():
+    large = np.zeros((40, 90, 3), np.uint8)
+    box, kind = np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([0])
+    plain, named = draw_layout(large, box, kind), draw_layout(large, box, kind, ["cat"])
+    assert (named != plain)[1:-1, 1:-1].any()
+    small = draw_layout(BLACK, box, kind, ["cat"])
+    assert_array_equal(small, draw_layout(BLACK, box, kind))
