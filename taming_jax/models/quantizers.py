@@ -323,6 +323,10 @@ class IBQ(ReseededCodebook):
     def setup(self):
         self.make_table(normal(self.dim**-0.5))
 
+    @nn.nowrap
+    def is_filled(self, step):
+        return False  # with latents the longest of them would be most like all others
+
     def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
         codes = best(z, self.embedding)
         q = index_backpropagation(z, self.embedding, codes)

@@ -76,3 +76,11 @@ def test_quantization_is_blended_in(step, share):
 def test_zeros_and_equal_codes_have_finite_gradients():
     pulls = jax.grad(ours, (0, 1))(jnp.zeros_like(Z), jnp.zeros_like(TABLE))
     assert all(np.isfinite(pull).all() for pull in pulls)
+
+
+def test_a_soft_start_leaves_the_table_as_it_is():
+    """Were it latents, which have a mean, the longest would take all the others."""
+    module = IBQ(30, 5, start_step=10)
+    given = {"embedding": TABLE}, {"usage": jnp.zeros(30)}
+    params, _ = module.after_update(*given, Z, step=9, key=jax.random.key(0))
+    assert_array_equal(params["embedding"], TABLE)
