@@ -1,7 +1,9 @@
 """Published priors, converted: what they computed there, they compute here."""
 
+import dataclasses
 import importlib.util
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -280,3 +282,18 @@ def test_a_second_tokenizer_is_refused(tmp_path, depth):
     file, tokenizer = FOLDER / "13_net2net.ckpt", depth.directory.parent
     with pytest.raises(ValueError, match="brings its own tokenizer along: leave it"):
         convert_checkpoint(file, config, tmp_path / "out", tokenizer)
+
+
+def test_a_tokenizer_that_took_the_place_of_the_priors_is_refused(tmp_path, depth):
+    """Of as many codes and the same names: its fingerprint tells."""
+    shutil.copytree(depth.directory.parent, tmp_path / "out")
+    tokenizer = stored.read(tmp_path / "out", "vqgan")
+    params = dict(tokenizer.variables["params"])
+    table = params["quantizer"]["embedding"]
+    params["quantizer"] = {"embedding": table[::-1]}
+    other = dataclasses.replace(
+        tokenizer, variables={**tokenizer.variables, "params": params}
+    )
+    stored.write(tmp_path / "out" / "vqgan", other, dtype="float32", card={})
+    with pytest.raises(ValueError, match="codes of another tokenizer"):
+        taming_jax.load_prior(tmp_path / "out")
