@@ -95,9 +95,11 @@ def reasons_to_send(name, sizes):
     state = build(name, sizes).stage.abstract
     params = state.params, state.adversary and state.adversary.params
     used = {shape_at_use(*leaf) for leaf in jax.tree.leaves_with_path(params)}
+    # A norm's are summed as what they are laid over images as, [1,1,C].
+    laid = {(1, 1, *shape) for shape in used if len(shape) == 1}
     reasons = {
         "losses, metrics, norms": {("all-reduce", ())},
-        "gradients": {("all-reduce", shape) for shape in used},
+        "gradients": {("all-reduce", shape) for shape in used | laid},
     }
     if name == "vqgan":
         counts = state.usage, state.codebook, state.adversary.stats
