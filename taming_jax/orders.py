@@ -4,8 +4,8 @@
     tokens[i] = codes.ravel()[order[i]]
 
 An order is a permutation of the places of the grid, counted by rows. The seven of the
-original (Esser et al. 2021, figure 8 of its supplement) by name, on any grid that they
-can be walked on, or one of your own: all places, each once.
+original (Esser et al. 2021) by name, on any grid that they can be walked on, or one of
+your own: all places, each once.
 """
 
 from collections.abc import Sequence

@@ -57,7 +57,7 @@ _ORDERS = {
 }
 _TRAINED = {"optimizer": {"b1": 0.9, "b2": 0.95, "weight_decay": 0.01}}
 _SAMPLING = {"temperature": 1.0, "top_k": 250}  # of the original's script
-_OF_CLASSES = {"temperature": 1.0, "top_k": 600, "top_p": 0.92}  # the paper's table 4
+_OF_CLASSES = {"temperature": 1.0, "top_k": 600, "top_p": 0.92}  # the paper's
 
 
 def from_net2net(
