@@ -174,7 +174,7 @@ def random_share(recipe: PriorRecipe, step) -> jax.Array:
 def random_orders(key, shape: tuple[int, int], share) -> jax.Array:
     """Permutations int32 [B, T]: of this share of the rows random, of the others none.
 
-    As RAR has it (Yu et al. 2024, section 3.2).
+    As RAR has it (Yu et al. 2024).
     """
     batch, count = shape
     drawn, chosen = jax.random.split(key)
