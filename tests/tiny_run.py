@@ -98,10 +98,19 @@ def write_prior(workdir: Path, section: dict = PRIOR, class_names=CLASSES) -> Pa
     return workdir
 
 
-def random_params(seed: int) -> dict:
-    """Weights of VQGAN(**MODEL), by numpy: nothing has to be compiled for them."""
-    images = jax.ShapeDtypeStruct((1, IMAGE_SIZE, IMAGE_SIZE, 3), "float32")
-    init = functools.partial(VQGAN(**MODEL).init, train=False)
+def maps_model(channels: int) -> dict:
+    """MODEL for class maps of so many classes."""
+    half = {**_HALF, "image_channels": channels}
+    return {**MODEL, "encoder": half, "decoder": half, "classes": True}
+
+
+def random_params(seed: int, model: dict = MODEL) -> dict:
+    """Weights of VQGAN(**model), by numpy: nothing has to be compiled for them."""
+    shape, dtype = (1, IMAGE_SIZE, IMAGE_SIZE), "int32"
+    if not model.get("classes"):
+        shape, dtype = (*shape, 3), "float32"
+    images = jax.ShapeDtypeStruct(shape, dtype)
+    init = functools.partial(VQGAN(**model).init, train=False)
     shapes = jax.eval_shape(init, jax.random.key(0), images)["params"]
     draw = np.random.default_rng(seed).normal
 

@@ -5,6 +5,10 @@ train_prior.py finds them; W/codes is there whole or not at all. --crops 1 keeps
 centre of each training picture, --crops 10 the centre and the four corners, each
 mirrored too. The corners are those of data.zoom; at 1 a crop has room to move along
 the picture's longer side only. Of validation pictures the centre is kept.
+
+Where the card says that the prior is told by maps, their codes are written beside, by
+the tokenizer in W/condition_vqgan or prior.condition_tokenizer, cropped and mirrored as
+the pictures are.
 """
 
 import argparse
@@ -43,11 +47,13 @@ def run(args: argparse.Namespace) -> None:
     from taming_jax.training.mesh import create_mesh
     from taming_jax.training.recipe import Mesh
 
-    vqgan = load_vqgan(args.workdir, mesh=create_mesh(Mesh()), stage="vqgan")
+    mesh = create_mesh(Mesh())
+    vqgan = load_vqgan(args.workdir, mesh=mesh, stage="vqgan")
     settings = vqgan.config["data"]
     size = settings["image_size"]
     sources = {split: data.open_source(settings, split) for split in ("train", "val")}
     views = _views(args, sources["train"])
+    condition, encode_condition = _condition(args, vqgan, mesh)
     about = describe(
         sources,
         views,
@@ -55,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
         codebook_size=vqgan.codebook_size,
         grid=(size // vqgan.stride,) * 2,
         image_size=size,
+        condition=condition,
     )
     directory = located(args.workdir) / "codes"
     if _are_there(directory, about):
@@ -71,9 +78,42 @@ def run(args: argparse.Namespace) -> None:
             sources,
             about,
             encode,
+            encode_condition,
             batch_size=args.batch_size,
             progress=_Progress(total),
         )
+
+
+def _condition(args: argparse.Namespace, vqgan, mesh):
+    """What codes.json says of the maps' codes, and maps -> codes; or None of both."""
+    from taming_jax import load_vqgan
+    from taming_jax.conditions.coordinates import resized
+    from taming_jax.conditions.table import coded, requested
+
+    section = vqgan.config.get("prior") or {}
+    told = dict(requested(section.get("condition", "label")))
+    if not coded(told):
+        return None, None
+    (kind,) = coded(told)
+    place = section.get("condition_tokenizer") or args.workdir
+    maps = load_vqgan(place, mesh=mesh, stage="condition_vqgan")
+    if maps.input.kind != kind:
+        raise ValueError(
+            f"prior.condition={kind!r}, and the tokenizer in {maps.directory} is for "
+            f"{maps.input.kind}: train the one that the card has"
+        )
+    side = told[kind].get("side") or vqgan.config["data"]["image_size"]
+
+    def encode(entries):
+        return maps.encode(resized(maps.input.read(entries), side))
+
+    return {
+        "kind": kind,
+        "side": side,
+        "fingerprint": maps.fingerprint,
+        "codebook_size": maps.codebook_size,
+        "grid": (side // maps.stride,) * 2,
+    }, encode
 
 
 def _encoder(vqgan, batch_size: int, size: int):

@@ -6,6 +6,8 @@
     codes.json       the tokenizer's fingerprint, the data's identity, which views
     codes-NNNNN.npy  uint8, uint16 or uint32 [n,V,h,w], read through a memory map
                      (from a bucket, into memory: all of ImageNet's are 0.7 GB a view)
+    condition_codes-NNNNN.npy  likewise, of the maps that a condition is told by, in
+                     the same views; codes.json has its tokenizer's fingerprint, too
     label-NNNNN.npy  int32 [n], where the data have classes
 
 Example i is picture i, so that training sees the examples, in the order, that it would
@@ -69,6 +71,7 @@ def open_codes(
     fingerprint: str,
     identity: Mapping[str, Any],
     image_size: int,
+    condition: Mapping[str, Any] | None = None,
 ) -> "CodesSource":
     """Opens one split of what `codes_writer.write_codes` has written.
 
@@ -78,6 +81,7 @@ def open_codes(
       fingerprint: of the tokenizer that the codes have to be of.
       identity: of the split's pictures.
       image_size: in pixels, what they were cut to.
+      condition: kind, side and fingerprint of the maps whose codes are read, too.
 
     Raises:
       ValueError: if there are no codes, or those of another tokenizer, of other data or
@@ -98,6 +102,10 @@ def open_codes(
         ),
         "image_size": (about["image_size"], image_size),
     }
+    if condition is not None:
+        there = about.get("condition", {})
+        there = {name: there.get(name) for name in condition}
+        wanted["condition"] = (there, dict(condition))
     for name, (there, asked) in wanted.items():
         if there != asked:
             raise ValueError(
@@ -130,6 +138,9 @@ class CodesSource:
         self.class_names = tuple(about_split["class_names"])
         self.identity = about_split["data"]
         self.example_spec = {"codes": Field("int32", tuple(about["grid"]))}
+        if "condition" in about:
+            grid = tuple(about["condition"]["grid"])
+            self.example_spec["condition_codes"] = Field("int32", grid)
         if self.class_names:
             self.example_spec["label"] = Field("int32", ())
         self._views = views_of(about, split)
@@ -156,10 +167,10 @@ class CodesSource:
             reason = "it could not be read when the codes were made"
             raise UnreadableError(min(lost), f"picture {min(lost)}", reason)
         batch = {}
-        if "codes" in keep:
-            views = 0 if chances is None else self._views.choose(chances)
-            views = np.broadcast_to(views, indices.shape)
-            batch["codes"] = self._gather("codes", zip(indices, views, strict=True))
+        views = 0 if chances is None else self._views.choose(chances)
+        views = np.broadcast_to(views, indices.shape)
+        for name in {"codes", "condition_codes"}.intersection(keep):
+            batch[name] = self._gather(name, zip(indices, views, strict=True))
         if "label" in keep:
             batch["label"] = self._gather("label", zip(indices))
         return {name: batch[name] for name in keep}

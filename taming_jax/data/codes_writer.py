@@ -1,6 +1,7 @@
 """Writes the codes of pictures, in the form that `codes` reads.
 
     pictures --views--> uint8 [B,S,S,3] --encode--> [B,h,w] --> DIR/SPLIT/*.npy
+    and maps, if a condition is told by them, in the same views, likewise
 
 Files have their full size from the start and are filled through a memory map; what
 could not be read stays zero and is listed in codes.json, which comes last. What goes
@@ -36,6 +37,7 @@ def describe(
     codebook_size: int,
     grid: tuple[int, int],
     image_size: int,
+    condition: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What codes.json says of codes that are not made yet, in JSON's types.
 
@@ -46,6 +48,8 @@ def describe(
       codebook_size: codes are below it.
       grid: h, w.
       image_size: in pixels.
+      condition: of the codes of maps: kind, side (in pixels), fingerprint,
+        codebook_size, grid; None: there are none.
     """
     about = {
         "fingerprint": fingerprint,
@@ -54,6 +58,7 @@ def describe(
         "image_size": image_size,
         **views._asdict(),
         "shard": SHARD,
+        **({"condition": condition} if condition else {}),
         "splits": {
             split: {
                 "data": source.identity,
@@ -71,6 +76,7 @@ def write_codes(
     sources: Mapping[str, Source],
     about: Mapping[str, Any],
     encode: Callable[[np.ndarray], Codes],
+    encode_condition: Callable[[np.ndarray], Codes] | None = None,
     *,
     batch_size: int,
     progress: Callable[[int], None],
@@ -82,6 +88,8 @@ def write_codes(
       sources: the pictures of each split.
       about: what `describe` gave.
       encode: pictures uint8 [B,S,S,3] -> codes [B,h,w].
+      encode_condition: maps, as examples have them -> their codes; where `about` says
+        that there are some.
       batch_size: B.
       progress: told after each batch how many more views are done.
 
@@ -92,11 +100,12 @@ def write_codes(
     if in_bucket(directory):
         with tempfile.TemporaryDirectory() as here:
             write_codes(
-                here, sources, about, encode, batch_size=batch_size, progress=progress
-            )
+                here, sources, about, encode, encode_condition,
+                batch_size=batch_size, progress=progress,
+            )  # fmt: skip
             _copy(epath.Path(here), directory)
         return
-    unreadable = {}
+    unreadable, kind = {}, about.get("condition", {}).get("kind")
     for split, source in sources.items():
         (directory / split).mkdir()
         views = views_of(about, split)
@@ -104,11 +113,17 @@ def write_codes(
             source,
             batch_size=batch_size,
             views=views.chances() if split == "train" else None,
-            keep=("image", *(("label",) if source.class_names else ())),
+            keep=(
+                "image",
+                *((kind,) if kind else ()),
+                *(("label",) if source.class_names else ()),
+            ),
         )
         writer = _Writer(directory / split, source, about, views.count)
         for batch in batches:
-            codes = np.asarray(encode(batch["image"]))
+            codes = {"codes": np.asarray(encode(batch["image"]))}
+            if kind:
+                codes["condition_codes"] = np.asarray(encode_condition(batch[kind]))
             progress(writer.add(codes, batch.get("label"), batch["mask"]))
         unreadable[split] = sorted(writer.unreadable)
     write_json(directory / "codes.json", {**about, "unreadable": unreadable})
@@ -127,25 +142,31 @@ class _Writer:
 
     def __init__(self, directory: Path, source: Source, about: Mapping, views: int):
         count, self._views = len(source), views
-        dtype = np.min_scalar_type(about["codebook_size"] - 1)
-        shape = (views, *about["grid"])
-        self._codes = _create_shards(directory, "codes", count, shape, dtype)
+        parts = {"codes": about}
+        if "condition" in about:
+            parts["condition_codes"] = about["condition"]
+        self._codes = {}
+        for name, part in parts.items():
+            dtype = np.min_scalar_type(part["codebook_size"] - 1)
+            shape = (views, *part["grid"])
+            self._codes[name] = _create_shards(directory, name, count, shape, dtype)
         self._labels = None
         if source.class_names:
             self._labels = _create_shards(directory, "label", count, (), np.int32)
         self._total, self._done = count * views, 0
         self.unreadable: set[int] = set()
 
-    def add(self, codes: np.ndarray, labels, mask: np.ndarray) -> int:
+    def add(self, codes: Mapping[str, np.ndarray], labels, mask: np.ndarray) -> int:
         """Takes the next batch; returns how many of its rows are not padding."""
-        rows = min(len(codes), self._total - self._done)
+        rows = min(len(mask), self._total - self._done)
         for row in range(rows):
             picture, view = divmod(self._done + row, self._views)
             if not mask[row]:
                 self.unreadable.add(picture)
                 continue
             shard, place = divmod(picture, SHARD)
-            self._codes[shard][place, view] = codes[row]
+            for name, part in codes.items():
+                self._codes[name][shard][place, view] = part[row]
             if labels is not None:
                 self._labels[shard][place] = labels[row]
         self._done += rows

@@ -57,13 +57,15 @@ def read_file(path: str | PurePath, kind: str) -> np.ndarray:
     return _read(path, lambda encoded: _FORMS[kind].values(_map(encoded, kind)))
 
 
-def read_square(path: str | PurePath, size: int) -> np.ndarray:
+def read_square(path: str | PurePath, size: int, kind: str = "image") -> np.ndarray:
     """Reads the square in the middle of a picture, resized: uint8 [size,size,3].
 
+    Or of a map, as `read_file` has it: [size,size].
+
     Raises:
-      ValueError: as `read_image`.
+      ValueError: as `read_file`.
     """
-    return _read(path, lambda encoded: decode_square(encoded, size))
+    return _read(path, lambda encoded: decode_square(encoded, size, kind=kind))
 
 
 def decode_square(

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from taming_jax import data
 from taming_jax.metrics import frechet, shares
 from taming_jax.metrics.judge import Judge
 from taming_jax.pretrained import PretrainedPrior
@@ -29,11 +30,12 @@ def evaluate_prior(
 ) -> dict[str, float | int]:
     """Measures a prior by its likelihood and, where there is a judge, by its samples.
 
-    Samples are asked for class by class in turn, and drawn as the prior's recipe says.
+    Samples are asked for class by class in turn, or by the conditions of the held-out
+    pictures, one after the other, and drawn as the prior's recipe says.
 
     Args:
       prior: with its tokenizer.
-      held_out: a source of pictures; labelled if the prior is conditioned on labels.
+      held_out: a source of pictures, with what the prior is told of them.
       seed: of the samples.
       batch_size: of everything that is computed.
       samples: how many are drawn, and at most how many of the held-out pictures are
@@ -57,7 +59,7 @@ def evaluate_prior(
     }
     if judge is None:
         return figures
-    asked = np.arange(count, dtype=np.int32) % max(1, prior.vocabulary.classes)
+    asked, labels = _asked(prior, held_out, count, batch_size)
     width = seen["original_features"].shape[1]
     shape = shares.rounds(count, batch_size), batch_size
     features = np.zeros((*shape, width), np.float32)
@@ -67,7 +69,7 @@ def evaluate_prior(
     for n, (start, pictures) in enumerate(batches):
         rows = slice(len(pictures))
         features[n, rows], predicted = judge(pictures)
-        is_right[n, rows] = predicted == asked[start : start + len(pictures)]
+        is_right[n, rows] = predicted == labels[start : start + len(pictures)]
         mask[n, rows] = True
     measured = shares.all_rows({"features": features, "is_right": is_right}, mask)
     drawn = frechet.fit_gaussian(measured["features"])
@@ -89,15 +91,13 @@ def evaluate_prior(
 
 def _read_held_out(prior, held_out, batch_size, count, judge):
     """Mean nats per token of each picture, and what the judge makes of them all."""
-    labelled = bool(prior.vocabulary.classes) or judge is not None
-    keep = ("image", "label") if labelled else ("image",)
-    columns = {}
+    keep = ("image", *prior.vocabulary.entries, *(("label",) if judge else ()))
+    keep, columns = tuple(dict.fromkeys(keep)), {}
     for batch in shares.eval_batches(
         held_out, batch_size=batch_size, keep=keep, count=count
     ):
         codes = prior.tokenizer().encode(from_uint8(batch["image"]))
-        condition = batch["label"] if prior.vocabulary.classes else None
-        logits = prior.logits(codes, condition)
+        logits = prior.logits(codes, _condition_of(prior, batch))
         measured = {"mask": batch["mask"], "nll": np.asarray(_nll(logits, codes))}
         if judge is not None:
             decoded = to_uint8(prior.tokenizer().decode(codes))
@@ -109,6 +109,36 @@ def _read_held_out(prior, held_out, batch_size, count, judge):
     columns = {name: np.stack(parts) for name, parts in columns.items()}
     columns = shares.all_rows(columns, columns.pop("mask"))
     return columns.pop("nll"), columns
+
+
+def _condition_of(prior, batch):
+    """What the prior is told of a batch; None of an unconditional one."""
+    kinds = prior.vocabulary.told
+    return {name: kind.of_batch(batch) for name, kind in kinds.items()} or None
+
+
+def _asked(prior, held_out, count, batch_size):
+    """What samples are drawn for, [N, ...], and int32 [N] what they should show.
+
+    Labels are asked for in turn; other conditions are those of the held-out pictures,
+    with the label of the picture where there is one, asked for or not.
+    """
+    kinds, labels = prior.vocabulary.told, np.arange(count, dtype=np.int32)
+    if not set(kinds) - {"label"}:
+        labels = labels % max(1, prior.vocabulary.classes)
+        return labels, labels
+    keep = tuple(dict.fromkeys((*prior.vocabulary.entries, "label")))
+    keep = tuple(name for name in keep if name in held_out.example_spec)
+    parts = []
+    for batch in data.eval_batches(
+        held_out, batch_size=batch_size, keep=keep, count=min(count, len(held_out))
+    ):
+        there = {name: batch[name][batch["mask"]] for name in keep}
+        asked = jax.tree.map(np.asarray, _condition_of(prior, there))
+        parts.append((asked, there.get("label", np.zeros(len(there[keep[0]]), int))))
+    asked, labels = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+    rows = np.arange(count) % len(labels)
+    return jax.tree.map(lambda part: part[rows], (asked, labels))
 
 
 @jax.jit

@@ -21,6 +21,8 @@ from flax.traverse_util import unflatten_dict
 from taming_jax import stored
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary, codes_of, image_tokens
+from taming_jax.conditions.kinds import Label
+from taming_jax.conditions.table import Condition, from_facts
 from taming_jax.models.positions import at_grid
 from taming_jax.models.transformer import Transformer
 from taming_jax.orders import is_raster, make_order
@@ -30,7 +32,7 @@ from taming_jax.sampling import sample_tokens
 from taming_jax.training import mesh as meshes
 from taming_jax.training.prior import make_transformer
 from taming_jax.training.recipe import PriorRecipe
-from taming_jax.units import Codes, Images, Labels
+from taming_jax.units import Codes, Images
 
 # How guidance grows from 1 to its value, by the share of the sequence that is drawn.
 SCHEDULES = {
@@ -67,11 +69,12 @@ def load_prior(
     if given is not None:
         settings["dtype"] = given.name
     told = {"kind": recipe.condition, "start": 0, **facts.get("condition", {})}
+    condition_vqgan = _condition_tokenizer(path, recipe, told, dtype, mesh)
     vocabulary = Vocabulary(
         facts["codes"],
-        len(facts["class_names"]),
-        recipe.shared_vocabulary,
-        told["start"],
+        shared=recipe.shared_vocabulary,
+        start=told["start"],
+        told=_conditions(facts["class_names"], told, condition_vqgan),
     )
     module = make_transformer(settings, vocabulary, tuple(facts["grid"]), recipe.order)
     if mesh is not None:
@@ -99,11 +102,11 @@ def load_prior(
         params,
         vocabulary,
         vqgan=vqgan,
+        condition_vqgan=condition_vqgan,
         recipe=recipe,
         class_names=facts["class_names"],
         told=told["kind"],
         any_grid=facts.get("any_grid", False),
-        null_label=told.get("null_label", False),
         config=model.config,
         directory=model.directory,
         step=model.step,
@@ -117,17 +120,16 @@ class PretrainedPrior:
       vqgan: the tokenizer, a `PretrainedVQGAN`; None: it was converted without one.
       condition_vqgan: of a condition that is a picture; None: it has none.
       module, params: the Flax module and its parameters.
-      vocabulary: which tokens are codes and which are labels.
+      vocabulary: which tokens are codes and which are labels; its `told` are the
+        conditions by name.
       class_names: of labels 0, 1, ...; empty where it is told something else.
-      told: what its condition is: "label", "none", or of a published prior what its
-        authors call it ("depth"), whose tokens are then given.
+      told: what its condition is: "label", "none", "depth", "label and boxes"; of a
+        published prior what its authors call it, whose tokens are then given.
       grid: (h, w) of the codes that it was trained on.
       any_grid: whether it takes any grid that it has places for.
       order: int32 [h * w]; token i is the code at place `order[i]`, counted by rows.
       config, directory, step: as in `PretrainedVQGAN`.
     """
-
-    condition_vqgan = None
 
     def __init__(
         self,
@@ -136,18 +138,18 @@ class PretrainedPrior:
         vocabulary: Vocabulary,
         *,
         vqgan: PretrainedVQGAN | None,
+        condition_vqgan: PretrainedVQGAN | None = None,
         recipe: PriorRecipe,
         class_names: Sequence[str],
         told: str,
         any_grid: bool = False,
-        null_label: bool = False,
         config: Mapping[str, Any],
         directory,
         step: int,
     ):
         self.module, self.params, self.vocabulary = module, params, vocabulary
-        self.vqgan, self.class_names = vqgan, tuple(class_names)
-        self._recipe, self._null_label = recipe, null_label
+        self.vqgan, self.condition_vqgan = vqgan, condition_vqgan
+        self.class_names, self._recipe = tuple(class_names), recipe
         self.config, self.directory, self.step = config, directory, step
         self.told, self.any_grid, self.grid = told, any_grid, module.grid
         self.order = make_order(module.order or "raster", module.grid)
@@ -164,28 +166,31 @@ class PretrainedPrior:
         """The recipe's way to draw, as keywords of `sample`."""
         return dataclasses.asdict(self._recipe.sampling)
 
-    def logits(self, codes: Codes, condition: Labels | None = None) -> jax.Array:
+    def logits(self, codes: Codes, condition: Any = None) -> jax.Array:
         """Teacher-forced logits, float32 [B, h * w, V] in the order of tokens.
 
         Args:
           codes: int32 [B, h, w].
-          condition: labels int32 [B] (LlamaGen's has one more: of no class); tokens
-            [B, n] or codes [B, h', w'] where those are told; None in an unconditional
-            prior.
+          condition: what this prior is told, in the form that `conditions.kinds` and
+            `conditions.direct` say: labels int32 [B] (LlamaGen's has one more: of no
+            class), a map [B, H, W, C] as its tokenizer takes it, objects by boxes; of
+            several a dict by name. Tokens [B, n] or codes [B, h', w'] where those are
+            told; None in an unconditional prior.
 
         Raises:
-          ValueError: for codes or labels that this prior does not have.
+          ValueError: for codes or a condition that this prior does not have.
         """
         codes = self._codes(codes, range(self.vocabulary.codes))
-        condition = self._condition(condition)
-        prefix = self._prefix(condition, len(codes))
+        prefix = self._prefix(condition)
+        if prefix is None:
+            prefix = self.vocabulary.no_label(len(codes))
         requests.check_places(codes.shape[1:], prefix.shape[1], self.module.length)
         return self._logits(self.params, prefix, codes)
 
     def sample(
         self,
         key,
-        condition: Labels | None = None,
+        condition: Any = None,
         batch: int | None = None,
         shape: tuple[int, int] | None = None,
         temperature: float = 1.0,
@@ -215,7 +220,7 @@ class PretrainedPrior:
         Raises:
           ValueError: for what this prior cannot do; it says what it can.
         """
-        condition = self._condition(condition)
+        prefix = self._prefix(condition)
         if given is not None:
             given = self._codes(given, range(-1, self.vocabulary.codes))
             shape = given.shape[1:] if shape is None and self.any_grid else shape
@@ -227,8 +232,9 @@ class PretrainedPrior:
         requests.check_guidance(
             guidance, guidance_schedule, SCHEDULES, self._recipe.label_dropout > 0
         )
-        keys, batch = requests.keys(key, batch, condition, given)
-        prefix = self._prefix(condition, batch)
+        keys, batch = requests.keys(key, batch, prefix, given)
+        if prefix is None:
+            prefix = self.vocabulary.no_label(batch)
         requests.check_places(shape, prefix.shape[1], self.module.length)
         if given is not None:
             requests.check_given(given.shape[1:], shape)
@@ -251,7 +257,7 @@ class PretrainedPrior:
         )
         return codes_of(tokens, shape, self.module.order)
 
-    def generate(self, key, condition: Labels | None = None, **settings) -> Images:
+    def generate(self, key, condition: Any = None, **settings) -> Images:
         """`sample`, then decode: images [B, H, W, C] in [-1, 1]; keywords as there.
 
         Raises:
@@ -273,17 +279,17 @@ class PretrainedPrior:
     def _codes(self, given, allowed: range) -> np.ndarray:
         return requests.grids(given, None if self.any_grid else self.grid, allowed)
 
-    def _condition(self, given) -> np.ndarray | None:
-        """Labels [B] or tokens [B,n], checked; None without a condition."""
-        if self._recipe.condition == "tokens":
-            return requests.tokens(given, self.told, range(self.module.vocab_size))
-        return requests.labels(given, self.class_names, null=self._null_label)
+    def _prefix(self, given) -> jax.Array | None:
+        """Condition tokens int32 [B,n] of what is asked for; None without a condition.
 
-    def _prefix(self, condition: np.ndarray | None, batch: int) -> jax.Array:
-        """What `_condition` gives -> condition tokens int32 [B,n]."""
+        Raises:
+          ValueError: for what this prior cannot be told.
+        """
         if self._recipe.condition == "tokens":
-            return jnp.asarray(condition)
-        return self.vocabulary.condition_tokens(condition, batch)
+            allowed = range(self.module.vocab_size)
+            return jnp.asarray(requests.tokens(given, self.told, allowed))
+        asked = self.vocabulary.checked(given)
+        return None if asked is None else self.vocabulary.asked_tokens(asked)
 
 
 def _schedule(guidance: float, schedule: str, count: int) -> np.ndarray:
@@ -297,6 +303,29 @@ def _placed(name: str, array: np.ndarray, mesh) -> jax.Array:
     tree = unflatten_dict({name: array}, sep="/")
     places = None if mesh is None else meshes.state_shardings(tree, mesh)
     return jax.block_until_ready(jax.tree.leaves(jax.device_put(tree, places))[0])
+
+
+def _conditions(
+    class_names: Sequence[str], told: Mapping[str, Any], vqgan: PretrainedVQGAN | None
+) -> dict[str, Condition]:
+    """The conditions of a run or of a published prior, by name."""
+    if "told" in told:
+        encode = None if vqgan is None else lambda _, maps: vqgan.encode(maps)
+        return from_facts(told["told"], encode)
+    if not class_names:
+        return {}
+    return {"label": Label(tuple(class_names), told.get("null_label", False))}
+
+
+def _condition_tokenizer(path, recipe: PriorRecipe, told: Mapping[str, Any], *how):
+    """The tokenizer of the condition, where it has one that the run remembers."""
+    if (fingerprint := told.get("fingerprint")) is None:
+        return None
+    directory = stored.find(path, "prior")
+    place = recipe.condition_tokenizer or directory.parent
+    vqgan = load_vqgan(place, *how, stage="condition_vqgan")
+    _check_tokenizer(directory, fingerprint, vqgan)
+    return vqgan
 
 
 def _check_tokenizer(directory, fingerprint: str, vqgan: PretrainedVQGAN) -> None:

@@ -4,52 +4,13 @@ What is asked for comes back in the form that compiled functions take; values ar
 at here, once, on the host.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.sampling import sample_keys
-
-_FEW = 12  # names in a message
-
-
-def labels(
-    given, class_names: Sequence[str], *, null: bool = False
-) -> np.ndarray | None:
-    """Labels int32 [B]; None for a prior without classes.
-
-    null: whether the number of classes is a label, too: of none of them (LlamaGen).
-
-    Raises:
-      ValueError: for what is not [B] integers below the number of classes, for no
-        labels where there are classes, and for labels where there are none.
-    """
-    classes = len(class_names)
-    if given is None and classes:
-        raise ValueError(
-            f"this prior draws one of {classes} classes and was not told which: give "
-            f"labels int32 [B] from 0 to {classes - 1}: {_some(class_names)}"
-        )
-    if given is None:
-        return None
-    if not classes:
-        raise ValueError(
-            "this prior is unconditional and has no use for labels: leave them out, "
-            "and say how many samples by batch="
-        )
-    asked = np.asarray(given)
-    if asked.ndim != 1 or not np.issubdtype(asked.dtype, np.integer):
-        raise ValueError(
-            f"labels are {asked.dtype} of shape {asked.shape}: give int32 [B]"
-        )
-    if asked.size and not 0 <= asked.min() <= asked.max() < classes + null:
-        raise ValueError(
-            f"labels reach from {asked.min()} to {asked.max()}; this prior has classes "
-            f"0 to {classes - 1}: {_some(class_names)}"
-        )
-    return asked.astype(np.int32)
 
 
 def tokens(given, kind: str, allowed: range) -> np.ndarray:
@@ -166,8 +127,3 @@ def keys(key, batch: int | None, condition, given) -> tuple[jax.Array, int]:
     if jnp.ndim(key) == 0:
         key = sample_keys(key, size)
     return key, size
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(f"{i} {name}" for i, name in enumerate(names[:_FEW]))
-    return shown + (", ..." if len(names) > _FEW else "")

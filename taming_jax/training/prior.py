@@ -1,9 +1,11 @@
 """The second stage: from `config.prior` to something that the loop can train.
 
-config -> recipe; tokenizer -> vocabulary, grid -> transformer -> state, step, metrics
+config -> recipe; tokenizers -> vocabulary, grid -> transformer -> state, step, metrics
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -13,6 +15,8 @@ import numpy as np
 from taming_jax import pictures, stored, units
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary, codes_of
+from taming_jax.conditions.kinds import Coded, Data
+from taming_jax.conditions.table import as_facts, coded, conditions_for
 from taming_jax.models.transformer import Transformer
 from taming_jax.orders import Order, is_raster, make_order
 from taming_jax.sampling import sample_keys, sample_tokens
@@ -42,6 +46,9 @@ def make_prior_stage(
     class_names: Sequence[str],
     *,
     from_codes: bool,
+    condition: Tokenizer | None = None,
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    crops: bool = False,
 ) -> Stage:
     """Builds the prior's stage; nothing is computed yet.
 
@@ -51,6 +58,9 @@ def make_prior_stage(
       tokenizer: whose codes it learns.
       class_names: of the data, label by label; empty where there are none.
       from_codes: whether batches bring `codes`; else `image`, encoded on the way.
+      condition: the tokenizer of a condition that is a map.
+      shapes: of the entries of an example, by name.
+      crops: whether training crops at random.
 
     Raises:
       ValueError: for a recipe, a tokenizer, data or a batch that cannot work together.
@@ -58,15 +68,25 @@ def make_prior_stage(
     recipe = PriorRecipe.from_config(config["prior"])
     meshes.check_batch(recipe.run.batch_size, recipe.run.accumulate, mesh)
     grid = code_grid(config["data"]["image_size"], tokenizer.module.stride)
-    vocabulary = make_vocabulary(recipe, tokenizer.module.codebook_size, class_names)
+    vocabulary = make_vocabulary(
+        recipe,
+        tokenizer.module.codebook_size,
+        class_names,
+        image_size=config["data"]["image_size"],
+        stride=tokenizer.module.stride,
+        shapes=shapes,
+        crops=crops,
+        tokenizer=None if condition is None else condition.of_maps(),
+    )
+    reads = _reads(vocabulary, from_codes)
     model = make_transformer(recipe.model, vocabulary, grid, recipe.order)
     meshes.check_heads(model.kv_heads or model.heads, mesh)
     gathering = at_use(model, mesh)
 
     key = jax.random.key(config["seed"])
     init = make_init(recipe, model)
-    shapes = jax.eval_shape(init, key)
-    shardings = meshes.state_shardings(shapes, mesh)
+    abstract = jax.eval_shape(init, key)
+    shardings = meshes.state_shardings(abstract, mesh)
     shared = meshes.replicated(mesh)
     step = jit(
         make_train_step(
@@ -79,27 +99,32 @@ def make_prior_stage(
         _make_evaluate(gathering, vocabulary, tokenizer), out_shardings=shared
     )
     draw = _make_draw(tokenizer, class_names, shared)
-    reads = ("codes",) if from_codes else ("image",)
+    variables = {"vqgan": tokenizer.variables}
+    if condition is not None:
+        variables["condition_vqgan"] = condition.variables
     return Stage(
         name="prior",
         run=recipe.run,
-        keep=(*reads, *(("label",) if vocabulary.classes else ()), "index"),
+        keep=(*reads, "index"),
         terms=TERMS,
         shown=SHOWN,
         best=stored.BEST_BY["prior"],
-        abstract=meshes.abstract_with_shardings(shapes, shardings),
+        abstract=meshes.abstract_with_shardings(abstract, shardings),
         init=lambda: start_from(
             recipe.init_from, jit(init, out_shardings=shardings)(key), "prior"
         ),
-        step=lambda state, batch: step(state, batch, tokenizer.variables),
-        evaluate=lambda state, batch: evaluate(state, batch, tokenizer.variables),
-        show=_make_show(recipe, model, vocabulary, grid, key, draw),
+        step=lambda state, batch: step(state, batch, variables),
+        evaluate=lambda state, batch: evaluate(state, batch, variables),
+        show=_make_show(
+            recipe, model, vocabulary, grid, key, draw, variables, reads, shared
+        ),
         preview=_make_preview(tokenizer, draw),
         facts={
             "tokenizer": {"fingerprint": tokenizer.fingerprint},
             "grid": list(grid),
             "codes": vocabulary.codes,
             "class_names": list(class_names) if vocabulary.classes else [],
+            **_facts_of_conditions(vocabulary, condition),
         },
     )
 
@@ -115,28 +140,24 @@ def code_grid(image_size: int, stride: int) -> tuple[int, int]:
 
 
 def make_vocabulary(
-    recipe: PriorRecipe, codes: int, class_names: Sequence[str]
+    recipe: PriorRecipe, codes: int, class_names: Sequence[str], **about
 ) -> Vocabulary:
     """The recipe's vocabulary for a tokenizer of so many codes.
 
+    about: more of the data, as `conditions.kinds.Data` has it.
+
     Raises:
       ValueError: for a prior of labels on data that have none, and for one of what
-        no data have.
+        these or no data have.
     """
     if recipe.condition == "tokens":
         raise ValueError(
             "prior.condition='tokens' is told by whoever draws, and training reads "
             "nothing of the kind: set prior.condition='label' or 'none'"
         )
-    if recipe.condition == "none":
-        return Vocabulary(codes, 0, recipe.shared_vocabulary)
-    if not class_names:
-        raise ValueError(
-            "prior.condition='label', and these data have no classes: put the pictures "
-            "into one folder per class, or set prior.condition='none' (and "
-            "label_dropout=0, sampling.guidance=1)"
-        )
-    return Vocabulary(codes, len(class_names), recipe.shared_vocabulary)
+    data = Data(class_names=class_names, **about)
+    told = conditions_for(recipe.condition, data)
+    return Vocabulary(codes, shared=recipe.shared_vocabulary, told=told)
 
 
 def make_transformer(
@@ -145,7 +166,7 @@ def make_transformer(
     grid: tuple[int, int],
     order: Order = "raster",
 ) -> Transformer:
-    """`config.prior.model` as a transformer: one condition token, then the grid.
+    """`config.prior.model` as a transformer: condition tokens, then the grid.
 
     What settings say of these themselves, such as a larger vocabulary, holds.
 
@@ -154,7 +175,7 @@ def make_transformer(
         tokens, and what a `Transformer` refuses.
     """
     places = make_order(order, grid)
-    prefix = settings.get("prefix", 1)
+    prefix = settings.get("prefix", vocabulary.length)
     shuffled = settings.get("target_positions", False)  # also the last token is shown
     defaults = {
         "vocab_size": vocabulary.size,
@@ -228,28 +249,90 @@ def _make_evaluate(model: Transformer, vocabulary: Vocabulary, tokenizer: Tokeni
     return evaluate
 
 
-def _make_show(recipe, model, vocabulary, grid, key, draw):
-    """`show(state, batch)`: samples from the same keys each time, named as asked."""
-    labels = None
-    if vocabulary.classes:
-        labels = np.arange(PICTURES) * max(1, vocabulary.classes // PICTURES)
-        labels = (labels % vocabulary.classes).astype(np.int32)
+def _make_show(recipe, model, vocabulary, grid, key, draw, variables, reads, shared):
+    """`show(state, batch)`: samples from the same keys each time.
+
+    Of all classes, named; of other conditions, those of the batch, drawn above them.
+    """
     keys = sample_keys(key, PICTURES)
+    said = jit(vocabulary.asked_tokens)
+
+    def of_batch(batch):
+        return {name: kind.of_batch(batch) for name, kind in vocabulary.told.items()}
+
+    everywhere = jit(of_batch, out_shardings=shared)
+
+    def asked_for(batch: Mapping) -> dict:
+        if set(vocabulary.told) == {"label"}:
+            labels = np.arange(PICTURES) * max(1, vocabulary.classes // PICTURES)
+            return {"label": (labels % vocabulary.classes).astype(np.int32)}
+        if not vocabulary.told:
+            return {}
+        asked = everywhere({name: batch[name] for name in batch if name in reads})
+        rows = np.arange(PICTURES) % len(jax.tree.leaves(asked)[0])
+        return jax.tree.map(lambda array: np.asarray(array)[rows], asked)
 
     def show(state: TrainState, batch: Mapping) -> dict:
-        del batch
+        condition, asked = vocabulary.no_label(PICTURES), asked_for(batch)
+        if asked:
+            condition = said(asked, variables.get("condition_vqgan"))
         tokens = sample_tokens(
             model,
             state.ema,
             keys,
-            vocabulary.condition_tokens(labels, PICTURES),
+            condition,
             count=grid[0] * grid[1],
             codes=vocabulary.codes,
             **sampling_arguments(recipe.sampling, vocabulary, PICTURES),
         )
-        return {"samples": draw(codes_of(tokens, grid, model.order), labels)}
+        codes = codes_of(tokens, grid, model.order)
+        return {"samples": draw(codes, asked.get("label"), _drawn(vocabulary, asked))}
 
     return show
+
+
+def _drawn(vocabulary: Vocabulary, asked: Mapping):
+    """`size -> pictures` of each condition that people can look at."""
+    kinds = {name: kind for name, kind in vocabulary.told.items() if name != "label"}
+    return [
+        functools.partial(kind.draw, asked[name])
+        for name, kind in kinds.items()
+        if not isinstance(asked[name], Coded)
+    ]
+
+
+def _reads(vocabulary: Vocabulary, from_codes: bool) -> tuple[str, ...]:
+    """The entries of an example that are read."""
+    if not from_codes:
+        return tuple(dict.fromkeys(("image", *vocabulary.entries)))
+    reads = ["codes"]
+    for name, kind in vocabulary.told.items():
+        if coded([name]):
+            reads.append("condition_codes")
+        elif name == "label":
+            reads.append("label")
+        else:
+            raise ValueError(
+                f"prior.condition={name!r} reads {' and '.join(kind.entries)} of each "
+                "example, and codes on disk are without: remove the run's codes/ to "
+                "encode pictures on the way"
+            )
+    return tuple(reads)
+
+
+def _facts_of_conditions(vocabulary: Vocabulary, condition: Tokenizer | None) -> dict:
+    """What a run says of conditions besides labels; nothing where there are none."""
+    if not set(vocabulary.told) - {"label"}:
+        return {}
+    facts = {
+        "kind": " and ".join(vocabulary.told),
+        "length": vocabulary.length,
+        "told": as_facts(vocabulary.told),
+        "tokenizer": None if condition is None else "condition_vqgan",
+    }
+    if condition is not None:
+        facts["fingerprint"] = condition.fingerprint
+    return {"condition": facts}
 
 
 def _make_preview(tokenizer: Tokenizer, draw):
@@ -268,14 +351,18 @@ def _make_preview(tokenizer: Tokenizer, draw):
 
 
 def _make_draw(tokenizer: Tokenizer, class_names: Sequence[str], shared):
-    """`draw(codes, labels)`: one picture of them all, decoded and named."""
+    """`draw(codes, labels, conditions)`: one picture of them all, decoded and named."""
     decode = jit(tokenizer.decode, out_shardings=shared)
 
-    def draw(codes, labels) -> np.ndarray:
+    def draw(codes, labels, conditions=()) -> np.ndarray:
         decoded = units.to_uint8(decode(tokenizer.variables, codes))
+        rows = [asked(decoded.shape[2]) for asked in conditions]
         if labels is not None:
             names = [class_names[label] for label in np.asarray(labels)]
             decoded = pictures.captioned(decoded, names)
-        return pictures.grid([decoded[:8], decoded[8:]], columns=8)
+            rows = [pictures.captioned(row, names) for row in rows]
+        rows = [*rows, decoded]
+        halves = [row[part] for part in (slice(8), slice(8, None)) for row in rows]
+        return pictures.grid(halves, columns=8)
 
     return draw

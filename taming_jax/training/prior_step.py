@@ -1,10 +1,11 @@
 """One step of the second stage: codes in, a better transformer out.
 
-    codes [B, h, w] -> tokens [B, T] -+
-    labels [B] -> condition [B, n] ---+-> all but the last -> logits -> loss on codes
+    codes [B, h, w] -> tokens [B, T] ----+
+    conditions -> their tokens [B, n] ---+-> all but the last -> logits -> loss on codes
 
-A batch brings codes, or pictures that are encoded here by the frozen tokenizer, whose
-weights are an argument: nothing of it is compiled in.
+A batch brings codes, or pictures that are encoded here by the frozen tokenizer; and so
+with a condition that is a map. The tokenizers' weights are an argument, by the names of
+their stages: nothing of them is compiled in.
 
 Legend: T = h * w image tokens, n condition tokens, V the vocabulary.
 """
@@ -26,7 +27,7 @@ from taming_jax.training.state import TrainState, advance, ema_update
 from taming_jax.units import Codes, Images, Tokens, as_images
 
 # What a key is for: keys are fold_in(fold_in(key(seed), step), PURPOSE).
-DROPOUT, LABELS, KEEP, REPLACE, ORDER = range(5)
+DROPOUT, LABELS, KEEP, REPLACE, ORDER, CONDITION = range(6)
 
 TERMS = ("loss", "grad_norm")  # watched for NaN and infinity
 
@@ -47,19 +48,20 @@ def make_train_step(
     encode: Encode,
     seed: int,
 ) -> Callable[[TrainState, Mapping, Any], tuple[TrainState, dict]]:
-    """Builds `step(state, batch, tokenizer_variables) -> (state, metrics)`.
+    """Builds `step(state, batch, variables) -> (state, metrics)`.
 
-    `batch` has `codes` int32 [B,h,w] or `image` uint8 [B,H,W,C], and `label` where the
-    prior is conditioned on it. A step that is not finite leaves the state as it was,
-    but for `step` and `nonfinite`; `nonfinite_term` is an index into `TERMS`.
+    `batch` has `codes` int32 [B,h,w] or `image` uint8 [B,H,W,C], and what the
+    vocabulary's conditions read; `variables` are the tokenizers' by stage. A step that
+    is not finite leaves the state as it was, but for `step` and `nonfinite`;
+    `nonfinite_term` is an index into `TERMS`.
     """
     run = recipe.run
     optimizer = make_prior_optimizer(recipe)
 
-    def step(state: TrainState, batch: Mapping, tokenizer: Any):
+    def step(state: TrainState, batch: Mapping, variables: Mapping[str, Any]):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         condition, tokens = read_batch(
-            batch, vocabulary, encode, tokenizer, model.order
+            batch, vocabulary, encode, variables, model.order, _for(key, CONDITION)
         )
         condition = drop_labels(
             condition, vocabulary.nothing, recipe.label_dropout, _for(key, LABELS)
@@ -100,15 +102,24 @@ def make_train_step(
 
 
 def read_batch(
-    batch: Mapping, vocabulary: Vocabulary, encode: Encode, tokenizer: Any, order=None
+    batch: Mapping,
+    vocabulary: Vocabulary,
+    encode: Encode,
+    variables: Mapping[str, Any],
+    order=None,
+    key: jax.Array | None = None,
 ) -> tuple[Tokens, Tokens]:
-    """A batch -> (condition tokens [B, n], image tokens [B, T] in the given order)."""
+    """A batch -> (condition tokens [B, n], image tokens [B, T] in the given order).
+
+    key: for what training leaves to chance in a condition; None: nothing.
+    """
     if "codes" in batch:
         codes = batch["codes"]
     else:
-        codes = encode(tokenizer, as_images(batch["image"]))
-    labels = batch["label"] if vocabulary.classes else None
-    return vocabulary.condition_tokens(labels, len(codes)), image_tokens(codes, order)
+        codes = encode(variables["vqgan"], as_images(batch["image"]))
+    coder = variables.get("condition_vqgan") if variables else None
+    condition = vocabulary.batch_tokens(batch, len(codes), coder, key)
+    return condition, image_tokens(codes, order)
 
 
 def make_prior_optimizer(recipe: PriorRecipe) -> optax.GradientTransformation:

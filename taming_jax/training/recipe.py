@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from taming_jax.conditions.table import requested
 from taming_jax.losses import ADVERSARIAL_LOSSES
 from taming_jax.maps import Input, input_of
 from taming_jax.orders import Order
@@ -25,8 +26,6 @@ NEVER = 2**31 - 1  # a step that no run reaches
 
 Schedule = Literal["constant", "cosine"]
 OnNonfinite = Literal["stop", "skip"]
-# "tokens": given as they are; what published priors are told that nothing here reads.
-Condition = Literal["label", "none", "tokens"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,7 +261,8 @@ class PriorRecipe:
     optimizer: Optimizer
     run: Run
     sampling: Sampling
-    condition: Condition = "label"
+    condition: Any = "label"  # a name out of `conditions.CONDITIONS`, with options as
+    # {"name": ..., ...}, or a list of such; "none"; or "tokens", given as they are
     shared_vocabulary: bool = False  # the paper's: labels are said with codes' tokens
     label_dropout: float = 0.0  # share of pictures without their label, for guidance
     pkeep: float = 1.0  # share of image tokens that the model is shown as they are
@@ -271,6 +271,7 @@ class PriorRecipe:
     random_order_start: int | float = 0.5  # from here that share falls,
     random_order_end: int | float = 0.75  # and from here on there are none
     tokenizer: str | None = None  # a run or a model; None: this run's own
+    condition_tokenizer: str | None = None  # likewise, of a condition that is a map
     init_from: str | None = None  # a run whose weights are the first ones
 
     @classmethod
@@ -292,8 +293,7 @@ class PriorRecipe:
         )
 
     def __post_init__(self):
-        kinds = get_args(Condition)
-        require(self, "condition", self.condition in kinds, kinds)
+        requested(self.condition)  # or it says what is wrong with it
         require(self, "label_dropout", 0 <= self.label_dropout < 1, "in [0, 1)")
         require(self, "pkeep", 0 < self.pkeep <= 1, "in (0, 1]")
         nameless = self.condition == "none" or self.shared_vocabulary

@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from taming_jax import data, processes
+from taming_jax.conditions.table import coded, requested
 from taming_jax.training import loop, recipe, workdir
 from taming_jax.training.initial import check_start
 from taming_jax.training.mesh import batch_sharding, create_mesh, describe_devices
@@ -113,7 +114,13 @@ def _prior(config: Mapping, mesh: jax.sharding.Mesh, directory: epath.Path):
     """Learns from the codes that `tokenize` left there, or encodes on the way."""
     tokenizer = load_tokenizer(config["prior"].get("tokenizer") or directory, mesh)
     sources = _pictures(config)
-    class_names = sources["train"].class_names
+    condition = _condition_tokenizer(config["prior"], mesh, directory)
+    train = sources["train"]
+    about = {
+        "condition": condition,
+        "shapes": {name: field.shape for name, field in train.example_spec.items()},
+        "crops": bool({"across", "down"} & set(train.chances)),
+    }
     has_codes = (directory / "codes").is_dir()
     if has_codes:
         sources = {
@@ -123,11 +130,33 @@ def _prior(config: Mapping, mesh: jax.sharding.Mesh, directory: epath.Path):
                 fingerprint=tokenizer.fingerprint,
                 identity=pictures.identity,
                 image_size=config["data"]["image_size"],
+                condition=_coded_condition(config, condition),
             )
             for split, pictures in sources.items()
         }
-    stage = make_prior_stage(config, mesh, tokenizer, class_names, from_codes=has_codes)
+    stage = make_prior_stage(
+        config, mesh, tokenizer, train.class_names, from_codes=has_codes, **about
+    )
     return stage, sources
+
+
+def _condition_tokenizer(section: Mapping, mesh: jax.sharding.Mesh, directory):
+    """Of a condition that is a map; None where there is none."""
+    names = [name for name, _ in requested(section.get("condition", "label"))]
+    if not coded(names):
+        return None
+    place = section.get("condition_tokenizer") or directory
+    return load_tokenizer(place, mesh, stage="condition_vqgan")
+
+
+def _coded_condition(config: Mapping, tokenizer) -> dict | None:
+    """What codes on disk have to be of, beside the pictures'."""
+    if tokenizer is None:
+        return None
+    told = dict(requested(config["prior"]["condition"]))
+    (kind,) = coded(told)
+    side = told[kind].get("side") or config["data"]["image_size"]
+    return {"kind": kind, "side": side, "fingerprint": tokenizer.fingerprint}
 
 
 def _pictures(config: Mapping) -> dict[str, data.Source]:

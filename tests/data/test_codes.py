@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from taming_jax.data import (
+    Field,
     codes_writer,
     eval_batches,
     open_codes,
@@ -115,6 +116,84 @@ def test_pictures_without_classes_have_codes_without_labels(folder, tmp_path):
     sources = open_pictures(folder / "b")
     directory = write(tmp_path / "codes", sources, Views())
     assert set(reopen(directory, sources).example_spec) == {"codes"}
+
+
+# Pairs
+
+MAPS = {"kind": "depth", "side": SIZE, "fingerprint": "beef"}
+
+
+class Paired:
+    """Pictures, with their green as depth: cropped and mirrored as they are."""
+
+    def __init__(self, source):
+        self._source = source
+        self.example_spec = {**source.example_spec, "depth": Field("float32", (16, 16))}
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def __len__(self):
+        return len(self._source)
+
+    def read(self, indices, chances, keep):
+        wanted = dict.fromkeys(name if name != "depth" else "image" for name in keep)
+        batch = self._source.read(indices, chances, tuple(wanted))
+        if "depth" in keep:
+            batch["depth"] = batch["image"][..., 1].astype(np.float32)
+        return {name: batch[name] for name in keep}
+
+
+def encode_map(maps):
+    """A tokenizer without weights: every eighth pixel."""
+    return maps[:, ::8, ::8].astype(np.int32)
+
+
+@pytest.fixture
+def pairs(folder, tmp_path):
+    """Pictures that are cropped and mirrored, and codes of them and of their maps."""
+    sources = open_pictures(folder, crop="random", zoom=1.2)
+    sources = {split: Paired(source) for split, source in sources.items()}
+    condition = {**MAPS, "codebook_size": 256, "grid": (2, 2)}
+    views = Views(5, mirrored=True)
+    about = describe(sources, views, **TOKENIZER, condition=condition)
+    directory = tmp_path / "codes"
+    directory.mkdir()
+    write_codes(
+        directory, sources, about, encode, encode_map, batch_size=7, progress=unwatched
+    )
+    return sources, directory
+
+
+def test_a_map_s_codes_are_of_the_view_that_the_picture_s_are_of(pairs):
+    """The map of a view is its green: one from another view would show."""
+    sources, directory = pairs
+    codes = reopen(directory, sources, condition=MAPS)
+    indices, seen_of_first = np.arange(3), set()
+    for view, chances in enumerate(Views(5, mirrored=True).chances()):
+        rows = np.repeat(chances[None], 3, 0)
+        seen = sources["train"].read(indices, rows, ("image", "depth"))
+        drawn = np.array([[(view // 2 + 0.5) / 5, 0.5, 0.25 if view % 2 else 0.75]])
+        keep = ("codes", "condition_codes")
+        read = codes.read(indices, drawn.repeat(3, 0).astype(np.float32), keep)
+        expected = encode_map(seen["depth"])
+        np.testing.assert_array_equal(read["codes"], encode(seen["image"]))
+        np.testing.assert_array_equal(read["condition_codes"], expected)
+        seen_of_first.add(expected[0].tobytes())
+    assert len(seen_of_first) == 10
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "cafe"}, {"side": 8}])
+def test_codes_of_other_maps_are_refused(pairs, change):
+    sources, directory = pairs
+    with pytest.raises(ValueError, match=r"another condition: .*remove the direc"):
+        reopen(directory, sources, condition=MAPS | change)
+
+
+def test_codes_without_maps_are_refused_where_maps_are_told(written):
+    sources, directory = written
+    with pytest.raises(ValueError, match=r"of another condition: .*None"):
+        reopen(directory, sources, condition=MAPS)
 
 
 # Views

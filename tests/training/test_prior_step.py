@@ -172,7 +172,7 @@ def test_pictures_are_read_as_the_codes_that_the_tokenizer_makes_of_them():
         lambda variables, x: (
             vqgan.apply(variables, x, train=False, method="encode").codes
         ),
-        {"params": variables},
+        {"vqgan": {"params": variables}},
     )
     assert_array_equal(tokens, CODES)
 

@@ -1,0 +1,238 @@
+"""A prior that is told something else than classes: from training to pictures."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+
+from taming_jax import cli, data, load_prior, maps, stored
+from taming_jax.cli.train import main
+from taming_jax.data.scenes import CLASSES
+from taming_jax.metrics.generation import evaluate_prior
+from taming_jax.training.checkpoints import Checkpoints
+
+DATA = {"name": "scenes", "train": 24, "val": 5, "image_size": 16}
+KEY = jax.random.key(0)
+RUN = {"log_every": 2, "image_every": 2, "eval_every": 2, "checkpoint_every": 2}
+PRIOR = {**tiny_run.PRIOR, **RUN, "steps": 2}
+
+
+def config(condition, **prior):
+    return {
+        **tiny_run.CONFIG,
+        "data": DATA,
+        "condition_vqgan": {"model": tiny_run.maps_model(11)},
+        "prior": {**PRIOR, "condition": condition, **prior},
+        "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
+    }
+
+
+def train(directory, condition, **prior):
+    """The tokenizers' runs are there: the prior's command, in this process."""
+    card = directory / "card.py"
+    card.write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict({config(condition, **prior)!r})\n"
+    )
+    flags = [f"--config={card}", f"--workdir={directory}"]
+    main(["train_prior.py", *flags], ["prior"])
+    return directory
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return write_tokenizers(tmp_path)
+
+
+def write_tokenizers(directory, seed=3):
+    tiny_run.write_run(directory, config(["label", "segmentation"]))
+    write_map_tokenizer(directory, seed)
+    return directory
+
+
+def write_map_tokenizer(directory, seed):
+    stage = directory / "condition_vqgan"
+    stage.mkdir(exist_ok=True)
+    record = {"config": config("segmentation"), "facts": {}}
+    (stage / "config.json").write_text(json.dumps(record))
+    params = tiny_run.random_params(seed, tiny_run.maps_model(11))
+    with Checkpoints(
+        stage / "checkpoints", keep=1, best=("mean_iou", "max")
+    ) as checkpoints:
+        state = {"ema": params, "codebook": {}}
+        checkpoints.save(seed, state, {"mean_iou": 0.5})
+        checkpoints.wait()
+
+
+def held_out(*keep):
+    return data.open_source(DATA, "val").read(np.arange(5), None, keep)
+
+
+@pytest.fixture(scope="module")
+def of_maps(tmp_path_factory):
+    """A class map and a label together."""
+    directory = write_tokenizers(tmp_path_factory.mktemp("maps") / "run")
+    return train(directory, ["label", "segmentation"])
+
+
+@pytest.fixture(scope="module")
+def of_boxes(tmp_path_factory):
+    directory = write_tokenizers(tmp_path_factory.mktemp("boxes") / "run")
+    return train(directory, {"name": "boxes", "objects": 4, "vocabulary": 64})
+
+
+def test_a_prior_of_maps_brings_their_tokenizer_along(of_maps):
+    prior = load_prior(of_maps)
+    assert prior.condition_vqgan.input.kind == "segmentation"
+    assert prior.told == "label and segmentation"
+    assert prior.class_names == CLASSES
+    # Codes, classes, codes of the map, and nothing; one label and 4 x 4 codes.
+    assert prior.vocabulary.size == 16 + 10 + 16 + 1
+    assert prior.vocabulary.length == 1 + 16
+
+
+def test_what_it_is_told_are_the_codes_of_the_map(of_maps):
+    prior = load_prior(of_maps)
+    batch = held_out("segmentation", "label")
+    asked = {"label": batch["label"], "segmentation": batch["segmentation"]}
+    tokens = prior.vocabulary.asked_tokens(prior.vocabulary.checked(asked))
+    codes = prior.condition_vqgan.encode(batch["segmentation"])
+    assert_array_equal(tokens[:, 0], 16 + batch["label"])
+    assert_array_equal(tokens[:, 1:], 26 + codes.reshape(5, -1))
+
+
+def test_another_map_gives_other_logits(of_maps):
+    prior = load_prior(of_maps)
+    batch = held_out("segmentation", "label")
+    codes = np.zeros((5, 4, 4), np.int32)
+    asked = {"label": batch["label"], "segmentation": batch["segmentation"]}
+    turned = asked | {"segmentation": batch["segmentation"][:, :, ::-1].copy()}
+    assert not np.allclose(prior.logits(codes, asked), prior.logits(codes, turned))
+
+
+def test_training_leaves_pictures_of_what_was_asked_above_the_samples(of_maps):
+    with Image.open(of_maps / "prior" / "images" / "samples_0000002.png") as picture:
+        assert picture.height > 4 * 16
+
+
+def test_held_out_pictures_are_measured_under_their_own_conditions(of_maps):
+    prior = load_prior(of_maps)
+    source = data.open_source(DATA, "val")
+    figures = evaluate_prior(prior, source, batch_size=4)
+    batch = held_out("image", "segmentation", "label")
+    asked = {"label": batch["label"], "segmentation": batch["segmentation"]}
+    codes = prior.vqgan.encode(batch["image"] / np.float32(127.5) - 1)
+    logits = jax.nn.log_softmax(prior.logits(codes, asked))
+    expected = np.take_along_axis(logits, codes.reshape(5, -1, 1), -1).mean()
+    assert_allclose(figures["nats_per_token"], -expected, rtol=1e-5)
+
+
+def test_a_prior_learns_from_pairs_of_codes_what_it_learns_on_the_way(
+    of_maps, tmp_path
+):
+    """The same losses of the same steps: the same codes under the same conditions."""
+    run = write_tokenizers(tmp_path / "run")
+    assert cli.main(["tokenize", "--workdir", str(run)]) == 0
+    about = json.loads((run / "codes" / "codes.json").read_text())
+    assert about["condition"]["fingerprint"] == fingerprint(run, "condition_vqgan")
+    assert about["fingerprint"] == fingerprint(run, "vqgan")
+    train(run, ["label", "segmentation"])
+    lines = [(w / "prior" / "metrics.jsonl").read_text() for w in (run, of_maps)]
+    there, here = ([json.loads(line) for line in part.splitlines()] for part in lines)
+    for name in ("loss", "val_loss"):
+        assert_allclose(there[-1][name], here[-1][name], rtol=1e-5)
+
+
+def fingerprint(run, stage):
+    return stored.read(run, stage).fingerprint
+
+
+def test_sample_draws_for_each_map_and_class(of_maps, tmp_path):
+    asked = tmp_path / "asked"
+    asked.mkdir()
+    for i, each in enumerate(held_out("segmentation")["segmentation"][:2]):
+        maps.write_class_map(asked / f"{i}.png", each)
+    output = tmp_path / "out"
+    flags = ["--workdir", of_maps, "--output", output, "--condition", asked]
+    flags += ["--classes", "7", "--count", 2, "--guidance", 1]
+    assert cli.main(["sample", *map(str, flags)]) == 0
+    with np.load(output / "samples.npz") as arrays:
+        drawn, labels = arrays["arr_0"], arrays["labels"]
+    assert labels.tolist() == [7] * 4
+    batch = held_out("segmentation")["segmentation"][[0, 0, 1, 1]]
+    images = load_prior(of_maps).generate(
+        KEY, {"label": labels, "segmentation": batch}, temperature=0.9, top_p=0.95
+    )
+    assert_allclose(drawn, np.round((np.asarray(images) + 1) * 127.5), atol=1)
+    with Image.open(output / "grid.png") as picture:
+        assert picture.width > 3 * 16  # the map, and two samples of it
+
+
+def test_sample_draws_for_objects_in_a_file(of_boxes, tmp_path):
+    asked = tmp_path / "asked.json"
+    boxes = {"boxes": [[0.1, 0.2, 0.5, 0.9]], "box_classes": [4]}
+    asked.write_text(json.dumps(boxes))
+    flags = ["--workdir", of_boxes, "--output", tmp_path / "out", "--count", 2]
+    assert cli.main(["sample", *map(str, flags), "--condition", str(asked)]) == 0
+    assert (tmp_path / "out" / "00001.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "told boxes: give --condition"),
+        (["--condition", "nowhere"], "nowhere: there is no .json of boxes"),
+        (["--condition", "FILE"], r"cannot be read \('box_classes'\): give JSON with"),
+        (["--condition", "FILE", "--classes", "1"], "not told classes"),
+    ],
+)
+def test_sample_says_what_it_cannot_read(of_boxes, tmp_path, capsys, flags, message):
+    (tmp_path / "FILE").write_text('{"boxes": []}')
+    flags = [str(tmp_path / "FILE") if flag == "FILE" else flag for flag in flags]
+    output = ["--workdir", str(of_boxes), "--output", str(tmp_path / "out")]
+    assert cli.main(["sample", *output, *flags]) != 0
+    assert_matches(message, capsys.readouterr().err)
+
+
+def assert_matches(message, text):
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(text)
+
+
+def test_a_tokenizer_of_maps_that_was_trained_again_is_refused(of_maps, tmp_path):
+    run = write_tokenizers(tmp_path / "run", seed=4)
+    (of_maps / "prior").rename(run / "prior")
+    try:
+        with pytest.raises(ValueError, match=r"another tokenizer than .*cond"):
+            load_prior(run)
+    finally:
+        (run / "prior").rename(of_maps / "prior")
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("depth", "the condition's tokenizer is for segmentation"),
+        ("pose", "condition='pose' is not allowed: .*keypoints"),
+        ({"name": "boxes", "tall": 1}, "no option 'tall': it has objects, vocabulary"),
+        ({"name": "segmentation", "side": 6}, "side to a multiple"),
+        (["depth", "edges"], "only one of segmentation, depth, edges"),
+    ],
+)
+def test_what_cannot_be_told_ends_training_in_a_line(
+    directory, capsys, condition, message
+):
+    with pytest.raises(SystemExit):
+        train(directory, condition)
+    assert_matches(message, capsys.readouterr().err)
+
+
+def test_a_map_without_a_tokenizer_ends_training_in_a_line(tmp_path, capsys):
+    tiny_run.write_run(tmp_path, config("depth"))
+    with pytest.raises(SystemExit):
+        train(tmp_path, "depth")
+    assert "--stage=condition_vqgan" in capsys.readouterr().err
