@@ -163,9 +163,10 @@ class Ours:
         self.batch = {"image": jnp.asarray(pixels)}
         self.images = jnp.asarray(recipe.input.read(self.batch["image"]))
         step = make_train_step(recipe, self.module, discriminator, 0, case.phase)
-        self._step = jit(step, donate_argnums=0)
-        self._encode = jit(partial(encode_images, self.module))
-        self._decode = jit(partial(decode_codes, self.module))
+        self._step = jit(step, convolutions=True, donate_argnums=0)
+        compiled = partial(jit, convolutions=True)
+        self._encode = compiled(partial(encode_images, self.module))
+        self._decode = compiled(partial(decode_codes, self.module))
         self.codes = self.encode()
 
     def step(self) -> dict[str, float]:

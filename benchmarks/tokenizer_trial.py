@@ -98,8 +98,9 @@ def settings() -> dict:
 def run(section: Mapping, pictures: Pictures, seed: int) -> dict[str, float | int]:
     """Trains by a section `vqgan` and returns every figure of the trial."""
     model, variables, figures = train(section, pictures.train, seed)
-    encode = jit(functools.partial(encode_images, model))
-    decode = jit(functools.partial(decode_codes, model))
+    compiled = functools.partial(jit, convolutions=True)
+    encode = compiled(functools.partial(encode_images, model))
+    decode = compiled(functools.partial(decode_codes, model))
 
     def read(images):
         return _chunks(lambda images: encode(variables, from_uint8(images)), images)
@@ -151,7 +152,9 @@ def train(section: Mapping, images: np.ndarray, seed: int):
                 state, batch, {}
             )
 
-        compiled = jit(step).lower(np.int32(seed), state, batch).compile()
+        compiled = (
+            jit(step, convolutions=True).lower(np.int32(seed), state, batch).compile()
+        )
         return functools.partial(compiled, np.int32(seed))
 
     for phase in {phase_at(loss, step) for step in range(steps)}:

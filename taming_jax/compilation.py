@@ -10,22 +10,26 @@ import jax
 
 from taming_jax.user_cache import user_cache
 
-# XLA hands convolutions and sums on CPUs to YNNPACK. Without AVX-512 that takes several
-# times longer than XLA's own for the gradient by the kernel: a training step was 1.4
-# times slower (AMD EPYC, jax 0.10.2). With AVX-512 it is the faster one throughout: the
-# paper's step at 32 channels took 1.25 times as long without, decoding 1.3 times.
+# XLA hands convolutions, products and sums on CPUs to YNNPACK. Without AVX-512 that
+# takes several times longer than XLA's own for the gradient by the kernel: a training
+# step was 1.4 times slower (AMD EPYC, jax 0.10.2). With AVX-512 convolutions are the
+# faster for it: the paper's step at 32 channels took 1.25 times as long without,
+# decoding 1.3 times. A transformer is not: it drew 1.5 times as fast without.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
-def jit(function: Callable, **settings) -> Callable:
+def jit(function: Callable, *, convolutions: bool = False, **settings) -> Callable:
     """`jax.jit(function, **settings)` for a whole program, not for a part of one.
+
+    convolutions: whether they are what it mostly does.
 
     On CPUs nothing is donated: XLA would first copy whatever more than one of its loops
     reads, which is most of a train state. A small step took a fifth longer.
     """
     if jax.default_backend() == "cpu":
         settings.pop("donate_argnums", None)
-    return jax.jit(function, compiler_options=_compiler_options(), **settings)
+    options = _compiler_options(convolutions)
+    return jax.jit(function, compiler_options=options, **settings)
 
 
 def keep_programs() -> None:
@@ -58,8 +62,10 @@ def instructions() -> str:
 
 
 @functools.cache
-def _compiler_options() -> dict[str, str] | None:
-    if jax.default_backend() != "cpu" or "avx512f" in instructions().split():
+def _compiler_options(convolutions: bool) -> dict[str, str] | None:
+    if jax.default_backend() != "cpu":
+        return None
+    if convolutions and "avx512f" in instructions().split():
         return None
     try:
         jax.jit(lambda x: x, compiler_options=CPU_OPTIONS)(0)

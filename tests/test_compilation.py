@@ -43,19 +43,22 @@ def test_a_directory_that_was_chosen_stays(kept_in, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "given"),
+    ("flags", "convolutions", "given"),
     [
-        ("flags : fpu avx2 avx512f avx512bw", None),
-        ("flags : fpu avx2", compilation.CPU_OPTIONS),
-        ("", compilation.CPU_OPTIONS),  # a system that does not say
+        ("flags : fpu avx2 avx512f avx512bw", True, None),
+        ("flags : fpu avx2 avx512f avx512bw", False, compilation.CPU_OPTIONS),
+        ("flags : fpu avx2", True, compilation.CPU_OPTIONS),
+        ("", True, compilation.CPU_OPTIONS),  # a system that does not say
     ],
 )
-def test_ynnpack_is_left_to_processors_with_wide_registers(monkeypatch, flags, given):
+def test_ynnpack_is_for_convolutions_in_wide_registers(
+    monkeypatch, flags, convolutions, given
+):
     asked = []
     monkeypatch.setattr(compilation, "instructions", lambda: flags)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jax, "jit", lambda f, **more: asked.append(more) or f)
     compilation._compiler_options.cache_clear()
-    compilation.jit(abs)
+    compilation.jit(abs, convolutions=convolutions)
     compilation._compiler_options.cache_clear()
     assert asked[-1] == {"compiler_options": given}

@@ -114,12 +114,13 @@ class PretrainedVQGAN:
         self.stride, self.codebook_size = module.stride, module.codebook_size
         self._variables, self._mesh = variables, mesh
 
-        self._encode = jit(partial(encode_images, module))
-        self._decode = jit(partial(decode_codes, module))
+        compiled = partial(jit, convolutions=True)
+        self._encode = compiled(partial(encode_images, module))
+        self._decode = compiled(partial(decode_codes, module))
         # The same in parts, for tiles.
-        self._latents = jit(partial(module.apply, method="latents"))
-        self._codes = jit(partial(tiled.quantize, module))
-        self._decoded = jit(partial(module.apply, method="decode"))
+        self._latents = compiled(partial(module.apply, method="latents"))
+        self._codes = compiled(partial(tiled.quantize, module))
+        self._decoded = compiled(partial(module.apply, method="decode"))
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -92,11 +92,14 @@ def make_prior_stage(
         make_train_step(
             recipe, gathering, vocabulary, tokenizer.encode, config["seed"]
         ),
+        convolutions=not from_codes,
         donate_argnums=0,
         out_shardings=(shardings, shared),
     )
     evaluate = jit(
-        _make_evaluate(gathering, vocabulary, tokenizer), out_shardings=shared
+        _make_evaluate(gathering, vocabulary, tokenizer),
+        convolutions=not from_codes,
+        out_shardings=shared,
     )
     draw = _make_draw(tokenizer, class_names, shared)
     variables = {"vqgan": tokenizer.variables}
@@ -337,7 +340,7 @@ def _facts_of_conditions(vocabulary: Vocabulary, condition: Tokenizer | None) ->
 
 def _make_preview(tokenizer: Tokenizer, draw):
     """`preview(state, batch)`: the very codes that will be learned, decoded."""
-    encode = jit(tokenizer.encode)
+    encode = jit(tokenizer.encode, convolutions=True)
 
     def preview(state: TrainState, batch: Mapping) -> dict:
         del state
@@ -352,7 +355,7 @@ def _make_preview(tokenizer: Tokenizer, draw):
 
 def _make_draw(tokenizer: Tokenizer, class_names: Sequence[str], shared):
     """`draw(codes, labels, conditions)`: one picture of them all, decoded and named."""
-    decode = jit(tokenizer.decode, out_shardings=shared)
+    decode = jit(tokenizer.decode, convolutions=True, out_shardings=shared)
 
     def draw(codes, labels, conditions=()) -> np.ndarray:
         decoded = units.to_uint8(decode(tokenizer.variables, codes))

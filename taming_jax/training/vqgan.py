@@ -80,13 +80,17 @@ def make_vqgan_stage(
     def program(phase: Phase):
         step = make_train_step(recipe, model, discriminator, config["seed"], phase)
         step = jit(
-            _spread(step, mesh), donate_argnums=0, out_shardings=(shardings, shared)
+            _spread(step, mesh),
+            convolutions=True,
+            donate_argnums=0,
+            out_shardings=(shardings, shared),
         )
         return lambda state, batch: step(state, batch, perceptual)
 
     evaluate = _spread(make_evaluate(recipe, model), mesh)
-    evaluate = jit(evaluate, out_shardings=shared)
-    beside = jit(_make_beside(recipe, model), out_shardings=shared)
+    evaluate = jit(evaluate, convolutions=True, out_shardings=shared)
+    beside = _make_beside(recipe, model)
+    beside = jit(beside, convolutions=True, out_shardings=shared)
 
     def show(state, batch):
         pairs = side_by_side(recipe.input, *beside(state, batch), class_names)
