@@ -16,7 +16,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from taming_jax.conditions import Vocabulary
+from taming_jax.conditions.kinds import MapTokenizer
 from taming_jax.data import DATASETS
+from taming_jax.data.scenes import EXAMPLE
 from taming_jax.models.perceptual import STAGES
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training import prior
@@ -139,8 +141,11 @@ def built_prior(name, variant, classes=1_000):
     recipe = PriorRecipe.from_config(sections["prior"])
     tokenizer = VQGAN(**sections["vqgan"]["model"])
     grid = prior.code_grid(sections["data"]["image_size"], tokenizer.stride)
+    classes = 10 if "scenes" in sections["data"]["name"] else classes
     names = [f"class {i}" for i in range(classes)]
-    vocabulary = prior.make_vocabulary(recipe, tokenizer.codebook_size, names)
+    vocabulary = prior.make_vocabulary(
+        recipe, tokenizer.codebook_size, names, **about(sections, tokenizer.stride)
+    )
     model = prior.make_transformer(recipe.model, vocabulary, grid)
     state = jax.eval_shape(prior.make_init(recipe, model), jax.random.key(0))
     return recipe, vocabulary, grid, model, state
@@ -150,13 +155,43 @@ def built_prior(name, variant, classes=1_000):
 def test_the_prior_s_step_takes_the_state_to_its_like(name, variant):
     recipe, vocabulary, grid, model, state = built_prior(name, variant)
     size = recipe.run.batch_size
-    batch = {
-        "codes": jax.ShapeDtypeStruct((size, *grid), jnp.int32),
-        "label": jax.ShapeDtypeStruct((size,), jnp.int32),
-    }
+    batch = {"codes": jax.ShapeDtypeStruct((size, *grid), jnp.int32)}
+    side = card(name, variant)["data"]["image_size"]
+    for entry, (dtype, shape) in entries(side).items():
+        batch[entry] = jax.ShapeDtypeStruct((size, *shape), dtype)
     step = make_prior_step(recipe, model, vocabulary, None, seed=0)
     after, _ = jax.eval_shape(step, state, batch, {})
     assert after == state
+
+
+def entries(side):
+    """What the embedded data have in an example: dtype and shape of each."""
+    sides = {"H": side, "W": side}
+    return {
+        name: (entry.dtype, tuple(sides.get(n, n) for n in entry.shape))
+        for name, entry in EXAMPLE.items()
+    }
+
+
+def about(sections, stride):
+    """What a prior's conditions are made for, with the tokenizer of the card."""
+    side, tokenizer = sections["data"]["image_size"], None
+    if "condition_vqgan" in sections:
+        recipe = VQGANRecipe.from_config(sections["condition_vqgan"])
+        maps = VQGAN(**recipe.model)
+
+        def encode(variables, asked):
+            del variables  # what becomes of the codes is the prior's affair
+            codes = asked[:, :: maps.stride, :: maps.stride]
+            return codes.reshape(*codes.shape[:3], -1)[..., 0].astype(jnp.int32)
+
+        tokenizer = MapTokenizer(
+            recipe.input, maps.stride, maps.codebook_size, maps.image_channels, encode
+        )
+    shapes = {name: shape for name, (_, shape) in entries(side).items()}
+    return {
+        "image_size": side, "stride": stride, "shapes": shapes, "tokenizer": tokenizer
+    }  # fmt: skip
 
 
 def test_the_imagenet_prior_is_as_large_as_the_published_one():

@@ -49,7 +49,7 @@ class Layout:
       classes: C.
       objects: N; what there is beyond the first N is left out, and then what a crop
         does not show.
-      tokens: V, the size of the vocabulary.
+      vocabulary: V, how many tokens there are.
       points: whether an object is where its centre is, or a box.
       crop: whether two more tokens say what is seen of the whole picture, to which
         places are then relative; else they are relative to what is seen, cut to it.
@@ -61,7 +61,7 @@ class Layout:
 
     classes: int
     objects: int
-    tokens: int = 256
+    vocabulary: int = 256
     points: bool = False
     crop: bool = False
     flags: int = 0
@@ -76,10 +76,12 @@ class Layout:
                 f"{self.classes} classes and {self.objects} objects: at least one of "
                 "each can be said"
             )
-        if (said := self.classes << self.flags) >= self.tokens or self.tokens < 5:
+        if (
+            said := self.classes << self.flags
+        ) >= self.vocabulary or self.vocabulary < 5:
             raise ValueError(
                 f"{self.classes} classes with {self.flags} flags are {said} tokens, "
-                f"and one says that there is nothing; tokens={self.tokens}: take at "
+                f"and one says that there is nothing; vocabulary={self.vocabulary}: take at "
                 f"least {max(5, said + 1)}"
             )
 
@@ -91,7 +93,7 @@ class Layout:
     @property
     def nothing(self) -> int:
         """The token in place of an object that is not there."""
-        return self.tokens - 1
+        return self.vocabulary - 1
 
     @property
     def _each(self) -> int:
@@ -99,7 +101,7 @@ class Layout:
 
     @property
     def _sections(self) -> int:
-        return math.isqrt(self.tokens)
+        return math.isqrt(self.vocabulary)
 
     def write(
         self,

@@ -21,7 +21,7 @@ def layout(run):
     return Layout(
         classes=said["no_object_classes"],
         objects=said["no_max_objects"],
-        tokens=said["no_tokens"],
+        vocabulary=said["no_tokens"],
         points=run["kind"] == "center",
         crop=said["encode_crop"],
         flags=said["use_group_parameter"] + 3 * said["use_additional_parameters"],
@@ -77,11 +77,11 @@ def test_the_original_shuffles_the_first_ones_before_it_cuts_them(index):
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_the_original_s_places(index):
-    kind = Layout(10, 1, tokens=CASE.config["builders"][index]["no_tokens"])
+    kind = Layout(10, 1, vocabulary=CASE.config["builders"][index]["no_tokens"])
     x = CASE.inputs["tokenize_coordinates"]
     points = np.stack(np.meshgrid(x, x), -1)  # a row for each y
     assert_array_equal(kind.place(points), CASE.outputs[f"tokenize_{index}"])
-    spots = kind.spot(np.arange(kind.tokens))
+    spots = kind.spot(np.arange(kind.vocabulary))
     assert_allclose(spots, CASE.outputs[f"untokenize_{index}"], rtol=0, atol=1e-12)
 
 
@@ -114,7 +114,7 @@ def test_of_more_objects_than_places_the_last_ones_are_left_out():
 
 def test_a_layout_says_what_it_has_no_tokens_for():
     with pytest.raises(ValueError, match=r"10 classes with 4 flags are 160.*161"):
-        Layout(classes=10, objects=3, tokens=100, flags=4)
+        Layout(classes=10, objects=3, vocabulary=100, flags=4)
     with pytest.raises(ValueError, match=r"flags=2: 0, 1 \(group\) or 4"):
         Layout(classes=10, objects=3, flags=2)
     with pytest.raises(ValueError, match="0 objects: at least one"):

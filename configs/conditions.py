@@ -1,0 +1,85 @@
+"""Drawn scenes under every condition, each scored against the truth; two cores.
+
+    python train_vqgan.py --config configs/conditions.py:segmentation --workdir W
+    python train_vqgan.py --config configs/conditions.py:segmentation --workdir W \
+      --stage=condition_vqgan
+    python train_prior.py --config configs/conditions.py:segmentation --workdir W
+    python -m taming_jax evaluate --stage prior --workdir W
+
+and likewise, where only maps need the second command,
+
+    --config configs/conditions.py:label           the class of the nearest object
+    --config configs/conditions.py:none            nothing
+    --config configs/conditions.py:depth           and :edges, maps of these
+    --config configs/conditions.py:label_and_depth
+    --config configs/conditions.py:low_resolution  8 x 8 pixels
+    --config configs/conditions.py:degraded        8 x 8 pixels, worse at random
+    --config configs/conditions.py:keypoints       five named points of each object
+    --config configs/conditions.py:coordinates     where each place is
+    --config configs/conditions.py:boxes           and :points, classes and places
+
+`make demo-conditions` runs them one after the other on one tokenizer of pictures.
+docs/conditions.md says what each kind is, and what has been reached so far.
+"""
+
+import importlib.util
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+CONDITIONS = {
+    "segmentation": "segmentation",
+    "label": "label",
+    "none": "none",
+    "depth": "depth",
+    "edges": "edges",
+    "label_and_depth": ("label", "depth"),
+    "low_resolution": dict(name="low_resolution", side=8, levels=6),
+    "degraded": dict(name="low_resolution", side=8, levels=6, degraded=True),
+    "keypoints": dict(name="keypoints", sections=16),
+    "coordinates": dict(name="coordinates", steps=64),
+    "boxes": dict(name="boxes", vocabulary=256),
+    "points": dict(name="points", vocabulary=256),
+}
+MAPS = {"segmentation": "segmentation", "depth": "depth", "edges": "edges",
+        "label_and_depth": "depth"}  # fmt: skip
+
+
+def get_config(variant: str = "segmentation") -> ConfigDict:
+    """The recipe card of one condition."""
+    if variant not in CONDITIONS:
+        raise ValueError(
+            f"conditions has no variant {variant!r}: there are {', '.join(CONDITIONS)}"
+        )
+    shapes, scenes = _card("shapes").get_config(), _card("scenes")
+    config = ConfigDict()
+    config.seed = 0
+    config.data = dict(name="scenes", train=24_000, val=500, image_size=64)
+    config.vqgan = shapes.vqgan
+    if variant in MAPS:
+        config.condition_vqgan = scenes.get_config(MAPS[variant]).condition_vqgan
+    config.prior = _prior(shapes.prior, variant)
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    return config
+
+
+def _prior(prior: ConfigDict, variant: str) -> ConfigDict:
+    """That of `shapes`, told something else."""
+    with prior.ignore_type():  # there it is a name
+        prior.condition = CONDITIONS[variant]
+    prior.condition_tokenizer = placeholder(str)
+    prior.model.condition_everywhere = variant == "label"  # for one token only
+    prior.steps = 1_400 if variant in ("label", "none") else 1_000
+    if variant in ("none", "coordinates"):  # there is nothing to be guided by
+        prior.label_dropout, prior.sampling.guidance = 0.0, 1.0
+    return prior
+
+
+def _card(name: str):
+    """The module of another card beside this one."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    card = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(card)
+    return card
