@@ -76,13 +76,12 @@ class Layout:
                 f"{self.classes} classes and {self.objects} objects: at least one of "
                 "each can be said"
             )
-        if (
-            said := self.classes << self.flags
-        ) >= self.vocabulary or self.vocabulary < 5:
+        least = max(5, (self.classes << self.flags) + 1)
+        if self.vocabulary < least:
             raise ValueError(
-                f"{self.classes} classes with {self.flags} flags are {said} tokens, "
-                f"and one says that there is nothing; vocabulary={self.vocabulary}: take at "
-                f"least {max(5, said + 1)}"
+                f"{self.classes} classes with {self.flags} flags are "
+                f"{self.classes << self.flags} tokens, and one says that there is "
+                f"nothing; vocabulary={self.vocabulary}: take at least {least}"
             )
 
     @property
