@@ -13,9 +13,6 @@ Features   float32 [B, D], of the last layer but one
 """
 
 import dataclasses
-import hashlib
-import io
-import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -25,11 +22,10 @@ import jax
 import numpy as np
 import optax
 from etils import epath
-from flax import traverse_util
 
 from taming_jax import data
 from taming_jax.compilation import jit
-from taming_jax.files import whole_file, write_json
+from taming_jax.metrics import kept
 from taming_jax.models.convolution import space_to_depth
 from taming_jax.units import Images, from_uint8
 
@@ -80,7 +76,7 @@ def judge_of(train, held_out, *, directory, seed=0, recipe=Recipe()) -> Judge:
             f"a judge tells classes apart and the data have {len(classes)}; put the "
             "pictures into one directory per class"
         )
-    identity = _as_read_back(
+    identity = kept.as_read_back(
         {
             "train": train.identity,
             "held_out": held_out.identity,
@@ -91,9 +87,9 @@ def judge_of(train, held_out, *, directory, seed=0, recipe=Recipe()) -> Judge:
     )
     network = Network(len(classes), recipe)
     directory = epath.Path(directory)
-    kept = _load(network, directory)
-    if kept is not None and kept.card["identity"] == identity:
-        return kept
+    there = kept.load(directory, "judge")
+    if there is not None and there[1]["identity"] == identity:
+        return Judge(network, *there)
     judge = Judge(network, _train(network, train, seed), {})
     accuracy, count = _accuracy(judge, held_out, recipe.batch_size)
     card = {
@@ -102,7 +98,8 @@ def judge_of(train, held_out, *, directory, seed=0, recipe=Recipe()) -> Judge:
         "classes": classes,
         "identity": identity,
     }
-    return _save(dataclasses.replace(judge, card=card), directory)
+    card = kept.save(directory, "judge", judge.params, card)
+    return dataclasses.replace(judge, card=card)
 
 
 class Network(nn.Module):
@@ -179,37 +176,3 @@ def _accuracy(judge, source, batch_size) -> tuple[float, int]:
         right += int(np.sum((predicted == batch["label"]) & batch["mask"]))
         count += int(np.sum(batch["mask"]))
     return right / count, count
-
-
-def _save(judge: Judge, directory: epath.Path) -> Judge:
-    """The digest in the card tells weights of an interrupted save from sound ones."""
-    directory.mkdir(parents=True, exist_ok=True)
-    weights = directory / "weights.npz"
-    with whole_file(weights) as file:
-        np.savez(file, **traverse_util.flatten_dict(judge.params, sep="/"))
-    card = {**judge.card, "weights_sha256": _digest(weights.read_bytes())}
-    write_json(directory / "judge.json", card)
-    return dataclasses.replace(judge, card=card)
-
-
-def _load(network: Network, directory: epath.Path) -> Judge | None:
-    """The judge in the directory; None if there is none, or not all of one."""
-    paths = directory / "judge.json", directory / "weights.npz"
-    if not all(path.exists() for path in paths):
-        return None
-    card, weights = (path.read_bytes() for path in paths)
-    card = json.loads(card)
-    if card["weights_sha256"] != _digest(weights):
-        return None
-    with np.load(io.BytesIO(weights)) as arrays:
-        params = traverse_util.unflatten_dict(dict(arrays), sep="/")
-    return Judge(network, params, card)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _as_read_back(mapping: Mapping) -> dict:
-    """What JSON makes of it: tuples become lists."""
-    return json.loads(json.dumps(mapping))

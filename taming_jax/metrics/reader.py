@@ -1,0 +1,187 @@
+"""The reader: a small network that reads maps off pictures, trained once and kept.
+
+    pictures uint8 [B,S,S,3] --reader--> class maps, depth, edges, places of keypoints
+
+It is to what was asked for what the judge is to classes: samples are read, and what is
+read is compared with what was asked (`truth`). It knows only these data and errs, which
+is why its error on the originals stands beside every figure. No weight of it is any
+model's that it measures.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+
+from taming_jax import data
+from taming_jax.compilation import jit
+from taming_jax.metrics import kept
+from taming_jax.models.convolution import depth_to_space, space_to_depth
+from taming_jax.units import Images, from_uint8
+
+READS = ("segmentation", "depth", "edges", "keypoints")
+_BLUR = 1.5  # pixels: of a keypoint's place, to be learned
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a reader is made."""
+
+    widths: tuple[int, ...] = (32, 64, 96)  # at a half, a 4th, an 8th of the pixels
+    steps: int = 1_000
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """A trained network; `card` is what reader.json says about it."""
+
+    network: "Network"
+    params: Mapping[str, Any]
+    card: Mapping[str, Any]
+
+    def __call__(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
+        """Pictures -> what they show, under the names of READS.
+
+        segmentation int [B,S,S]; depth, edges [B,S,S] in [0,1]; keypoints [B,S,S,P],
+        highest where a point of that name is.
+        """
+        read = _read(self.network, self.params, pictures)
+        return {name: np.asarray(values) for name, values in read.items()}
+
+
+def reader_of(train, *, directory, seed: int = 0, recipe=Recipe()) -> Reader:
+    """The reader kept in `directory`, or a new one if that is of other data.
+
+    Args:
+      train: the source that it learns from.
+      directory: of its two files; made if it is not there.
+      seed: of the initial weights and of the order of the examples.
+      recipe: how a new one is made.
+
+    Raises:
+      ValueError: if the data have no maps to be read.
+    """
+    if missing := [name for name in READS if name not in train.example_spec]:
+        raise ValueError(
+            f"a reader learns {', '.join(READS)}, and these data have no "
+            f"{', '.join(missing)}: measure without it"
+        )
+    identity = {
+        "train": train.identity,
+        "shape": train.example_spec["image"].shape,
+        "recipe": dataclasses.asdict(recipe),
+        "seed": seed,
+    }
+    identity, directory = kept.as_read_back(identity), epath.Path(directory)
+    points = train.example_spec["keypoints"].shape[1]
+    network = Network(len(train.class_names) + 1, points, recipe.widths)
+    there = kept.load(directory, "reader")
+    if there is not None and there[1]["identity"] == identity:
+        return Reader(network, *there)
+    params = _train(network, recipe, train, seed)
+    card = kept.save(directory, "reader", params, {"identity": identity})
+    return Reader(network, params, card)
+
+
+class Network(nn.Module):
+    """Images -> logits of classes, depth, edges and points, at every pixel.
+
+    Down three times and up again, with what was seen on the way down beside it.
+    """
+
+    regions: int
+    points: int
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, images: Images) -> dict[str, jax.Array]:
+        x, seen = space_to_depth(images, 2), []
+        for level, width in enumerate(self.widths):
+            x = self._block(x, width, stride=1 if level == 0 else 2)
+            x = self._block(x, width)
+            seen.append(x)
+        for width, beside in zip(self.widths[-2::-1], seen[-2::-1], strict=True):
+            x = depth_to_space(nn.Conv(4 * width, (1, 1))(x), 2)
+            x = self._block(jnp.concatenate([x, beside], axis=-1), width)
+        x = depth_to_space(nn.Conv(4 * (self.regions + 2 + self.points), (3, 3))(x), 2)
+        return {
+            "segmentation": x[..., : self.regions],
+            "depth": x[..., self.regions],
+            "edges": x[..., self.regions + 1],
+            "keypoints": x[..., self.regions + 2 :],
+        }
+
+    def _block(self, x, width: int, stride: int = 1):
+        x = nn.Conv(width, (3, 3), strides=stride, use_bias=False)(x)
+        return nn.relu(nn.GroupNorm(8)(x))
+
+
+@partial(jax.jit, static_argnums=0)
+def _read(network, params, pictures):
+    out = network.apply({"params": params}, from_uint8(pictures))
+    return {
+        "segmentation": out["segmentation"].argmax(-1).astype(jnp.int32),
+        "depth": jax.nn.sigmoid(out["depth"]),
+        "edges": jax.nn.sigmoid(out["edges"]),
+        "keypoints": out["keypoints"],
+    }
+
+
+def heat_of(keypoints, size: int) -> jax.Array:
+    """Keypoints [B,M,P,3] -> [B,S,S,P]: 1 at those in sight, less around them."""
+    places = (jnp.arange(size) + 0.5) / size
+    x, y, seen = (keypoints[..., i, None] for i in range(3))  # [B,M,P,1]
+    near_x, near_y = (
+        jnp.exp(-0.5 * ((places - at) * size / _BLUR) ** 2) for at in (x, y)
+    )
+    each = jnp.einsum("bmpy,bmpx->bmyxp", near_y * (seen > 0.5), near_x)
+    return each.max(1)
+
+
+def _loss(network, params, batch):
+    out = network.apply({"params": params}, from_uint8(batch["image"]))
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    heat = heat_of(batch["keypoints"], batch["image"].shape[1])
+    return (
+        entropy(out["segmentation"], batch["segmentation"]).mean()
+        + 2.0 * jnp.abs(jax.nn.sigmoid(out["depth"]) - batch["depth"]).mean()
+        + optax.sigmoid_binary_cross_entropy(out["edges"], batch["edges"]).mean()
+        + 5.0 * optax.sigmoid_binary_cross_entropy(out["keypoints"], heat).mean()
+    )
+
+
+def _train(network: Network, recipe: Recipe, source, seed: int):
+    """AdamW with warm-up and cosine over batches of the source -> params."""
+    optimizer = optax.adamw(
+        optax.warmup_cosine_decay_schedule(
+            0.0, recipe.learning_rate, recipe.steps // 20, recipe.steps
+        ),
+        weight_decay=recipe.weight_decay,
+    )
+
+    @partial(jit, donate_argnums=(0, 1))
+    def step(params, opt_state, batch):
+        grads = jax.grad(partial(_loss, network))(params, batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    size, keep = min(recipe.batch_size, len(source)), ("image", *READS)
+    batches = data.train_batches(source, batch_size=size, seed=seed, keep=keep)
+    batch = next(batches)
+    init = jax.jit(lambda key: network.init(key, from_uint8(batch["image"]))["params"])
+    params = init(jax.random.key(seed))
+    opt_state = optimizer.init(params)
+    for _ in range(recipe.steps):
+        params, opt_state = step(params, opt_state, batch)
+        batch = next(batches)
+    return params

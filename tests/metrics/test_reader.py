@@ -1,0 +1,76 @@
+"""The reader: learned from maps, and kept as long as nothing changes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from taming_jax import data
+from taming_jax.metrics import reader as readers
+from taming_jax.metrics import truth
+from taming_jax.metrics.reader import Recipe, heat_of, reader_of
+
+QUICK = Recipe(widths=(16, 16, 16), steps=60, batch_size=8)
+DATA = {"name": "scenes", "train": 64, "val": 8, "image_size": 16}
+
+
+@pytest.fixture(scope="module")
+def source():
+    return data.open_source(DATA, "train")
+
+
+@pytest.fixture(scope="module")
+def kept(source, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("reader") / "kept"
+    return reader_of(source, directory=directory, recipe=QUICK), directory
+
+
+@pytest.fixture(scope="module")
+def batch(source):
+    return source.read(np.arange(16), None, ("image", *readers.READS))
+
+
+def test_it_reads_maps_of_what_it_is_shown(kept, batch):
+    read = kept[0](batch["image"])
+    assert read["segmentation"].shape == (16, 16, 16)
+    assert read["keypoints"].shape == (16, 16, 16, 5)
+    assert 0 <= read["depth"].min() <= read["depth"].max() <= 1
+
+
+def test_it_learns_depth_better_than_the_mean_of_all(kept, batch):
+    error = truth.depth_error(batch["depth"], kept[0](batch["image"])["depth"])
+    mean = np.full_like(batch["depth"], batch["depth"].mean())
+    assert error.mean() < 0.7 * truth.depth_error(batch["depth"], mean).mean()
+
+
+def test_it_is_not_learned_again_while_nothing_changes(kept, source, monkeypatch):
+    monkeypatch.setattr(readers, "_train", None)
+    again = reader_of(source, directory=kept[1], recipe=QUICK)
+    for name in again.params["Conv_0"]:
+        assert_array_equal(again.params["Conv_0"][name], kept[0].params["Conv_0"][name])
+
+
+def test_another_recipe_makes_another_one(kept, source, tmp_path):
+    (tmp_path / "reader.json").write_bytes((kept[1] / "reader.json").read_bytes())
+    (tmp_path / "weights.npz").write_bytes((kept[1] / "weights.npz").read_bytes())
+    other = dataclasses.replace(QUICK, steps=1)
+    assert reader_of(source, directory=tmp_path, recipe=other).card != kept[0].card
+
+
+def test_data_without_maps_cannot_be_read(tmp_path):
+    class Plain:
+        example_spec = {"image": None}  # noqa: RUF012
+
+    with pytest.raises(ValueError, match="no segmentation, depth, edges, keypoints"):
+        reader_of(Plain(), directory=tmp_path)
+
+
+def test_heat_is_one_at_a_point_in_sight_and_zero_for_a_hidden_one():
+    points = np.zeros((1, 2, 2, 3), np.float32)
+    points[0, 0, 0] = [4.5 / 8, 2.5 / 8, 1]
+    points[0, 1, 1] = [0.5, 0.5, 0]
+    heat = np.asarray(heat_of(points, 8))
+    assert_allclose(heat[0, 2, 4, 0], 1)
+    assert heat[..., 0].argmax() == 2 * 8 + 4
+    assert_array_equal(heat[..., 1], 0)
