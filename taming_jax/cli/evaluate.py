@@ -3,12 +3,16 @@
 --stage vqgan: PSNR, SSIM, LPIPS where its weights are at hand, usage and perplexity of
 the codebook, of reconstructions. --stage condition_vqgan: of class maps pixel accuracy
 and mean IoU, of depth and edges PSNR and mean absolute error. --stage prior: bits per
-token, and samples, drawn as the recipe says and asked for class by class.
+token, and samples, drawn as the recipe says and asked for class by class, or by the
+conditions of held-out pictures; and whether they show these: IoU, depth error, edges'
+F-score, boxes found, keypoints' error, PSNR.
 
 Where the data have classes a small judge network, trained once on the training pictures
 and kept in W/judge for as long as data and --seed stay the same, gives the accuracy of
-what it is shown and the Fréchet distance of its features. All figures are of averaged
-(EMA) weights; with --workdir they go to W/STAGE/evaluation.json too.
+what it is shown and the Fréchet distance of its features. Likewise a reader in W/reader
+says which maps pictures show; its error on the originals stands beside each figure. All
+figures are of averaged (EMA) weights; with --workdir they go to W/STAGE/evaluation.json
+too.
 
 Several processes share the work; the first one says and writes what comes of it.
 """
@@ -37,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
     """Measures, prints a table, writes evaluation.json."""
     from taming_jax import data, load_prior, load_vqgan, processes, stored
     from taming_jax.files import write_json
+    from taming_jax.metrics import asked
 
     arguments.start_processes(args)
     path = arguments.model_path(args)
@@ -53,8 +58,14 @@ def run(args: argparse.Namespace) -> None:
     if is_prior or model.input.kind == "image":
         with processes.first_goes_first("the judge"):  # trained and kept by one of them
             judge = _judge(train, held_out, _judge_directory(args, model), args.seed)
-    measure = _measure_prior if is_prior else _measure_vqgan
-    figures = measure(model, held_out, args, judge)
+    if is_prior:
+        reader = None
+        if set(asked.READ) & set(model.vocabulary.told):
+            with processes.first_goes_first("the reader"):
+                reader = _reader(train, _judge_directory(args, model), args.seed)
+        figures = _measure_prior(model, held_out, args, judge, reader)
+    else:
+        figures = _measure_vqgan(model, held_out, args, judge)
     about = {"stage": args.stage, "step": model.step, "data": held_out.identity}
     if args.workdir and processes.is_first():  # what --model names stays as it is
         write_json(model.directory / "evaluation.json", {**about, **figures})
@@ -75,7 +86,7 @@ def _measure_vqgan(vqgan, held_out, args, judge):
     )
 
 
-def _measure_prior(prior, held_out, args, judge):
+def _measure_prior(prior, held_out, args, judge, reader):
     from taming_jax.metrics.generation import evaluate_prior
 
     return evaluate_prior(
@@ -85,7 +96,19 @@ def _measure_prior(prior, held_out, args, judge):
         batch_size=args.batch_size,
         samples=args.samples,
         judge=judge,
+        reader=reader,
     )
+
+
+def _reader(train, beside, seed: int):
+    from taming_jax.metrics.reader import READS, reader_of
+
+    if not set(READS) <= set(train.example_spec):
+        print("no reader: the data have no maps to learn from")
+        return None
+    directory = beside.with_name("reader")
+    print(f"reader in {directory}; trained first, if it is not there yet", flush=True)
+    return reader_of(train, directory=directory, seed=seed)
 
 
 def _check_samples(args, held_out) -> None:

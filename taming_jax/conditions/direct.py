@@ -233,7 +233,12 @@ class Boxes:
         return self.vocabulary
 
     def of_batch(self, batch: Mapping) -> Any:
-        return {name: batch[name] for name in self.entries}
+        classes = jnp.asarray(batch["box_classes"])
+        first = jnp.cumsum(classes >= 0, axis=1) <= self.objects
+        return {
+            "boxes": batch["boxes"],
+            "box_classes": jnp.where(first, classes, -1),
+        }
 
     def checked(self, given: Any) -> dict[str, np.ndarray]:
         """Boxes in the picture, of classes that there are, no more than can be told."""
@@ -303,7 +308,7 @@ class Keypoints:
         return self.sections**2 + 1  # and one for what is not in sight
 
     def of_batch(self, batch: Mapping) -> Any:
-        return batch["keypoints"]
+        return batch["keypoints"][:, : self.objects]
 
     def checked(self, given: Any) -> np.ndarray:
         """Keypoints [B,M,P,3], of no more objects than can be told."""

@@ -1,7 +1,7 @@
 """What a prior is worth: what it draws, and what it makes of pictures it has not seen.
 
 held-out pictures -> codes -> bits per token
-labels -> samples -> uint8 -> judge: are they what was asked for, do they look alike
+conditions -> samples -> uint8 -> judge, reader: are they that, do they look alike
 
 All figures are of pictures as a file would hold them, and N stands beside them.
 Several processes share pictures and samples, and all return the same figures.
@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax import data
+from taming_jax.metrics import asked as asked_scores
 from taming_jax.metrics import frechet, shares
 from taming_jax.metrics.judge import Judge
+from taming_jax.metrics.reader import Reader
 from taming_jax.pretrained import PretrainedPrior
 from taming_jax.pretrained.drawing import draw
 from taming_jax.units import from_uint8, to_uint8
@@ -27,6 +29,7 @@ def evaluate_prior(
     batch_size: int = 16,
     samples: int | None = None,
     judge: Judge | None = None,
+    reader: Reader | None = None,
 ) -> dict[str, float | int]:
     """Measures a prior by its likelihood and, where there is a judge, by its samples.
 
@@ -41,41 +44,62 @@ def evaluate_prior(
       samples: how many are drawn, and at most how many of the held-out pictures are
         read; None: as many as are held out.
       judge: None where the data have no classes.
+      reader: of what conditions show; None where the data have no maps.
 
     Returns:
       examples, nats_per_token, bits_per_token; with a judge also samples (N),
       label_accuracy (conditional priors), judge_accuracy_on_originals,
       judge_accuracy_on_reconstructions, judge_held_out_accuracy, and judge_frechet
-      (samples against originals) beside judge_frechet_of_reconstructions.
+      (samples against originals) beside judge_frechet_of_reconstructions. For other
+      conditions the figures of `asked`, each beside what it is _of_originals and
+      _of_reconstructions: how far reader and tokenizer err by themselves.
     """
     count = samples or len(held_out)
+    told = asked_scores.names(prior.vocabulary.told, reader)
     nlls, seen = _read_held_out(
-        prior, held_out, batch_size, min(count, len(held_out)), judge
+        prior, held_out, batch_size, min(count, len(held_out)), judge, reader
     )
     figures = {
         "examples": len(nlls),
         "nats_per_token": float(nlls.mean()),
         "bits_per_token": float(nlls.mean() / np.log(2)),
     }
-    if judge is None:
+    if judge is None and not told:
         return figures
     asked, labels = _asked(prior, held_out, count, batch_size)
-    width = seen["original_features"].shape[1]
     shape = shares.rounds(count, batch_size), batch_size
-    features = np.zeros((*shape, width), np.float32)
-    is_right, mask = np.zeros(shape, bool), np.zeros(shape, bool)
+    columns = {name: np.zeros(shape) for name in told}
+    if judge is not None:
+        width = seen["original_features"].shape[1]
+        columns["features"] = np.zeros((*shape, width), np.float32)
+        columns["is_right"] = np.zeros(shape, bool)
+    mask = np.zeros(shape, bool)
     starts = shares.batch_starts(count, batch_size)
     batches = draw(prior, asked, seed=seed, batch_size=batch_size, starts=starts)
     for n, (start, pictures) in enumerate(batches):
-        rows = slice(len(pictures))
-        features[n, rows], predicted = judge(pictures)
-        is_right[n, rows] = predicted == labels[start : start + len(pictures)]
-        mask[n, rows] = True
-    measured = shares.all_rows({"features": features, "is_right": is_right}, mask)
-    drawn = frechet.fit_gaussian(measured["features"])
+        rows = slice(start, start + len(pictures))
+        measured = {}
+        if told:
+            part = jax.tree.map(lambda values, rows=rows: values[rows], asked)
+            measured = asked_scores.scores(part, pictures, reader)
+        if judge is not None:
+            measured["features"], predicted = judge(pictures)
+            measured["is_right"] = predicted == labels[rows]
+        for name, values in measured.items():
+            columns[name][n, : len(pictures)] = values
+        mask[n, : len(pictures)] = True
+    measured = shares.all_rows(columns, mask)
     figures["samples"] = count
+    for name in told:
+        figures[name] = _mean(measured[name])
+        for which in ("original", "decoded"):
+            of = {"original": "originals", "decoded": "reconstructions"}[which]
+            figures[f"{name}_of_{of}"] = _mean(seen[f"{which}_{name}"])
+    if judge is None:
+        return figures
     if prior.vocabulary.classes:
         figures["label_accuracy"] = float(measured["is_right"].mean())
+    drawn = frechet.fit_gaussian(measured["features"])
     originals = frechet.fit_gaussian(seen["original_features"])
     decoded = frechet.fit_gaussian(seen["decoded_features"])
     return figures | {
@@ -89,21 +113,28 @@ def evaluate_prior(
     }
 
 
-def _read_held_out(prior, held_out, batch_size, count, judge):
-    """Mean nats per token of each picture, and what the judge makes of them all."""
+def _read_held_out(prior, held_out, batch_size, count, judge, reader):
+    """Mean nats per token of each picture, and what others make of them all."""
     keep = ("image", *prior.vocabulary.entries, *(("label",) if judge else ()))
     keep, columns = tuple(dict.fromkeys(keep)), {}
+    told = asked_scores.names(prior.vocabulary.told, reader)
     for batch in shares.eval_batches(
         held_out, batch_size=batch_size, keep=keep, count=count
     ):
         codes = prior.tokenizer().encode(from_uint8(batch["image"]))
-        logits = prior.logits(codes, _condition_of(prior, batch))
+        asked = _condition_of(prior, batch)
+        logits = prior.logits(codes, asked)
         measured = {"mask": batch["mask"], "nll": np.asarray(_nll(logits, codes))}
-        if judge is not None:
-            decoded = to_uint8(prior.tokenizer().decode(codes))
-            for name, pictures in (("original", batch["image"]), ("decoded", decoded)):
-                measured[f"{name}_features"], predicted = judge(pictures)
-                measured[f"{name}_is_right"] = predicted == batch["label"]
+        both = {"original": batch["image"]}
+        if told or judge is not None:
+            both["decoded"] = to_uint8(prior.tokenizer().decode(codes))
+        for which, pictures in both.items():
+            if told:
+                found = asked_scores.scores(asked, pictures, reader)
+                measured |= {f"{which}_{name}": found[name] for name in told}
+            if judge is not None:
+                measured[f"{which}_features"], predicted = judge(pictures)
+                measured[f"{which}_is_right"] = predicted == batch["label"]
         for name, values in measured.items():
             columns.setdefault(name, []).append(values)
     columns = {name: np.stack(parts) for name, parts in columns.items()}
@@ -139,6 +170,12 @@ def _asked(prior, held_out, count, batch_size):
     asked, labels = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
     rows = np.arange(count) % len(labels)
     return jax.tree.map(lambda part: part[rows], (asked, labels))
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that are figures; NaN where none is."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else float("nan")
 
 
 @jax.jit

@@ -11,7 +11,9 @@ from PIL import Image
 
 from taming_jax import cli, data, load_prior, maps, stored
 from taming_jax.cli.train import main
+from taming_jax.data.order import Order
 from taming_jax.data.scenes import CLASSES
+from taming_jax.metrics import truth
 from taming_jax.metrics.generation import evaluate_prior
 from taming_jax.training.checkpoints import Checkpoints
 
@@ -129,6 +131,40 @@ def test_held_out_pictures_are_measured_under_their_own_conditions(of_maps):
     logits = jax.nn.log_softmax(prior.logits(codes, asked))
     expected = np.take_along_axis(logits, codes.reshape(5, -1, 1), -1).mean()
     assert_allclose(figures["nats_per_token"], -expected, rtol=1e-5)
+
+
+class Truth:
+    """Reads the class map of the held-out pictures' first one off all pictures."""
+
+    def __call__(self, pictures):
+        first = held_out("segmentation")["segmentation"][0]
+        return {"segmentation": np.broadcast_to(first, (len(pictures), 16, 16))}
+
+
+def test_samples_are_scored_against_what_was_asked_for(of_maps):
+    source = data.open_source(DATA, "val")
+    figures = evaluate_prior(
+        load_prior(of_maps), source, batch_size=4, samples=7, reader=Truth()
+    )
+    asked = held_out("segmentation")["segmentation"]
+    each = truth.iou(asked, np.broadcast_to(asked[0], asked.shape))
+    each = each[Order(5, seed=0)(np.arange(5))]  # that of evaluation
+    # Seven samples are asked for by the five held-out maps and the first two again.
+    assert_allclose(figures["iou"], np.mean([*each, *each[:2]]))
+    assert_allclose(figures["iou_of_originals"], each.mean())
+    assert figures["iou_of_reconstructions"] == figures["iou_of_originals"]
+    assert figures["samples"] == 7
+
+
+def test_evaluate_has_a_reader_only_for_what_can_be_read(
+    of_boxes, of_maps, capsys, monkeypatch
+):
+    monkeypatch.setattr("taming_jax.metrics.judge.judge_of", lambda *_, **__: None)
+    monkeypatch.setattr("taming_jax.metrics.reader.reader_of", lambda *_, **__: Truth())
+    for run in (of_boxes, of_maps):
+        flags = ["--workdir", str(run), "--stage", "prior", "--samples", "5"]
+        assert cli.main(["evaluate", *flags, "--batch_size", "5"]) == 0
+    assert "boxes_found_of_originals" in capsys.readouterr().out
 
 
 def test_a_prior_learns_from_pairs_of_codes_what_it_learns_on_the_way(

@@ -101,6 +101,15 @@ def test_boxes_are_a_class_and_two_corners():
     assert_array_equal(tokens, [[1, 0, 24, 0, 11, 22, 24, 24, 24]])
 
 
+def test_of_an_example_s_objects_as_many_are_told_as_there_are_places_for():
+    kind = made({"name": "boxes", "objects": 1})
+    classes = np.array([[-1, 1, 0]])
+    asked = kind.of_batch({"boxes": np.zeros((1, 3, 4)), "box_classes": classes})
+    assert_array_equal(asked["box_classes"], [[-1, 1, -1]])
+    points = made({"name": "keypoints", "objects": 1})
+    assert points.of_batch({"keypoints": np.zeros((1, 3, 2, 3))}).shape[1] == 1
+
+
 def test_points_are_a_class_and_a_centre():
     kind = made({"name": "points", "vocabulary": 25, "objects": 2})
     # (.5, .5) is the place 2, 2; (.375, .75) of four steps is 1.5, to even, and 3.
