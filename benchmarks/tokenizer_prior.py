@@ -32,6 +32,9 @@ PRIOR = {
         "qk_norm": True,
         "rotary": True,
         "rotary_base": 20.0,
+        "learned_positions": True,
+        "condition_everywhere": True,
+        "above": True,
     },
     "learning_rate": 3e-3,
     "optimizer": {
@@ -44,7 +47,7 @@ PRIOR = {
         "final_share": 0.02,
     },
     "ema_decay": 0.0,
-    "steps": 256,
+    "steps": 512,
     "batch_size": 16,
 }
 ROWS = 64  # sequences that are measured or drawn together

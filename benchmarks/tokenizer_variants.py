@@ -102,7 +102,8 @@ def _paper(codes: int, steps: int) -> dict:
     """Esser et al. 2021, without LPIPS, whose weights are not at hand for anyone here.
 
     Its rate by its own formula, 4.5e-6 for each picture of a batch, is for a million
-    steps; this one is the best of 3e-4, 1e-3 and 3e-3 in so few.
+    steps; this one is the best of 3e-4, 1e-3 and 3e-3 in so few, by PSNR. By the judge
+    it is 3e-4, which is `paper-slower`.
     """
     body = {"norm_groups": 8, "gain": 1.0}
     return {
@@ -158,21 +159,28 @@ DECODER = {
 LEVELS = {256: (8, 8, 4), 1_024: (8, 8, 4, 4), 16_384: (8, 8, 8, 8, 4)}
 
 
-def _quantizer(name: str, *, remedies: Sequence[str] = (), **fields) -> Changes:
-    """Another quantizer in the default's place, with those remedies it can have."""
+def _quantizer(
+    name: str, *, remedies: Sequence[str] = (), weight: float = 10.0, **fields
+) -> Changes:
+    """Another quantizer in the default's place, with those remedies it can have.
+
+    weight: of its losses, the best of 0.1, 1 and 10 in PSNR.
+    """
 
     def changes(codes: int, steps: int) -> dict:
         ours = _default(codes, steps)["model"]["quantizer"]
         kept = {key: ours[key] for key in ("codebook_size", *remedies)}
-        return {"model.quantizer": {"name": name, **kept, **fields}}
+        quantizer = {"name": name, **kept, **fields}
+        return {"model.quantizer": quantizer, "codebook_weight": weight}
 
     return changes
 
 
 def _gumbel(codes: int, steps: int) -> dict:
-    """Annealed over the run, as Ramesh et al. 2021 do over theirs."""
-    anneal = {"kl_weight": 5e-4, "temperature_steps": (0, steps)}
-    return _quantizer("gumbel", dim=64, **anneal)(codes, steps)
+    """Annealed over the run; not straight-through, which is 0.9 dB worse."""
+    fields = {"kl_weight": 1e-3, "straight_through": False}
+    fields |= {"temperature_steps": (0, steps)}
+    return _quantizer("gumbel", weight=1.0, dim=64, **fields)(codes, steps)
 
 
 def _fsq(codes: int, steps: int) -> dict:
@@ -195,17 +203,19 @@ REMEDIES = (*SOFT_START, "revive_every", "revive_until")
 
 RECIPES: dict[str, Changes] = {
     "paper": {},
+    "paper-slower": {"learning_rate": 3e-4},
     "default": {},
 }
-# The default's own is l2.
+# The default's own is l2. Those without a remedy cannot have it, or, as IBQ, whose
+# longest codes win, collapse by it.
 QUANTIZERS: dict[str, Changes] = {
     "vq": _quantizer("vq", remedies=REMEDIES, dim=8),
     "ema": _quantizer("ema", remedies=REMEDIES, dim=8),
     "online": _quantizer("online", remedies=SOFT_START, dim=8),
     "gumbel": _gumbel,
     "fsq": _fsq,
-    "lfq": _quantizer("lfq"),
-    "ibq": _quantizer("ibq", remedies=REMEDIES, dim=8),
+    "lfq": _quantizer("lfq", weight=0.1),
+    "ibq": _quantizer("ibq", weight=0.1, dim=32),
     "simvq": _quantizer("simvq", remedies=SOFT_START, dim=8),
 }
 # The default without one of its parts, or with the paper's in its place.
