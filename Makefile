@@ -9,10 +9,13 @@ ACTIVE := $(wildcard $(addsuffix /bin/python,$(VIRTUAL_ENV) $(CONDA_PREFIX)))
 RUN := $(firstword $(ACTIVE) .venv/bin/python)
 INSTALLED := $(RUN:%/bin/python=%/taming_jax-installed.txt)
 
-.PHONY: demo test test-long faults fuzz lint format clean
+.PHONY: demo demo-conditions test test-long faults fuzz lint format clean
 
 demo: $(INSTALLED)
 	$(RUN) -m taming_jax demo
+
+demo-conditions: $(INSTALLED)
+	$(RUN) -m taming_jax demo-conditions
 
 test: $(INSTALLED)
 	$(RUN) -m pytest -m "not slow" $(PARALLEL)

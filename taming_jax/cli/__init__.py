@@ -10,6 +10,7 @@ import contextlib
 from taming_jax.cli import (
     convert,
     demo,
+    demo_conditions,
     evaluate,
     export,
     reconstruct,
@@ -25,6 +26,7 @@ VERBS = {
     "export": export,
     "convert": convert,
     "demo": demo,
+    "demo-conditions": demo_conditions,
 }
 
 

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
             continue
         print(f"\n{phase.doing}\n$ {shlex.join(phase.command)}", flush=True)
         begun = time.monotonic()
-        _execute(phase.command)
+        execute(phase.command)
         took = round(time.monotonic() - begun, 1)
         seconds[phase.name] = max(took, seconds.get(phase.name, 0.0))
         memory[phase.name] = _peak_memory()
@@ -119,7 +119,7 @@ def _phases(args: argparse.Namespace) -> Iterator[Phase]:
     )  # fmt: skip
 
 
-def _execute(command: list[str]) -> None:
+def execute(command: list[str]) -> None:
     """The command in this process, which has loaded already what it needs."""
     from taming_jax import cli
     from taming_jax.cli import train
@@ -130,7 +130,8 @@ def _execute(command: list[str]) -> None:
             raise SystemExit(failed)
     else:
         stage = command[1].removeprefix("train_").removesuffix(".py")
-        train.main(command[1:], stages=(stage,))
+        stages = ("vqgan", "condition_vqgan") if stage == "vqgan" else (stage,)
+        train.main(command[1:], stages=stages)
 
 
 def _seconds_before(workdir: Path) -> dict[str, float]:

@@ -44,12 +44,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _models(workdir: str):
-    """The stages of a run; the tokenizer of its prior may be from elsewhere."""
+    """The stages of a run; the tokenizers of its prior may be from elsewhere."""
     from taming_jax import stored
 
-    conditions = []
-    if stored.is_there(workdir, "condition_vqgan"):
-        conditions.append(stored.read(workdir, "condition_vqgan"))
+    conditions, told_by = [], None
+    if stored.is_there(workdir, "prior"):
+        settings = stored.read_record(workdir, "prior")["config"]["prior"]
+        told_by = settings.get("condition_tokenizer")
+    if told_by or stored.is_there(workdir, "condition_vqgan"):
+        conditions.append(stored.read(told_by or workdir, "condition_vqgan"))
     if not stored.is_there(workdir, "prior"):
         if conditions and not stored.is_there(workdir, "vqgan"):
             return conditions
@@ -57,7 +60,8 @@ def _models(workdir: str):
     prior = stored.read(workdir, "prior")
     settings = prior.config["prior"]
     tokenizer = stored.read(settings.get("tokenizer") or workdir, "vqgan")
-    config = {**prior.config, "prior": {**settings, "tokenizer": None}}  # it is beside
+    beside = {"tokenizer": None, "condition_tokenizer": None}
+    config = {**prior.config, "prior": {**settings, **beside}}
     record = {**prior.record, "config": config}
     return [tokenizer, *conditions, dataclasses.replace(prior, record=record)]
 

@@ -233,12 +233,10 @@ class Boxes:
         return self.vocabulary
 
     def of_batch(self, batch: Mapping) -> Any:
-        classes = jnp.asarray(batch["box_classes"])
-        first = jnp.cumsum(classes >= 0, axis=1) <= self.objects
-        return {
-            "boxes": batch["boxes"],
-            "box_classes": jnp.where(first, classes, -1),
-        }
+        boxes, classes = batch["boxes"], jnp.asarray(batch["box_classes"])
+        there = (classes >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+        told = there & (jnp.cumsum(there, axis=1) <= self.objects)
+        return {"boxes": boxes, "box_classes": jnp.where(told, classes, -1)}
 
     def checked(self, given: Any) -> dict[str, np.ndarray]:
         """Boxes in the picture, of classes that there are, no more than can be told."""

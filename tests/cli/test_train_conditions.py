@@ -167,6 +167,17 @@ def test_evaluate_has_a_reader_only_for_what_can_be_read(
     assert "boxes_found_of_originals" in capsys.readouterr().out
 
 
+def test_an_exported_prior_has_the_tokenizer_of_its_condition_beside_it(
+    of_maps, tmp_path
+):
+    flags = ["--workdir", of_maps, "--output", tmp_path / "out", "--dtype", "float32"]
+    assert cli.main(["export", *map(str, flags)]) == 0
+    prior = load_prior(tmp_path / "out")
+    batch = held_out("segmentation", "label")
+    asked = {"label": batch["label"], "segmentation": batch["segmentation"]}
+    assert_array_equal(prior.sample(KEY, asked), load_prior(of_maps).sample(KEY, asked))
+
+
 def test_a_prior_learns_from_pairs_of_codes_what_it_learns_on_the_way(
     of_maps, tmp_path
 ):

@@ -103,9 +103,10 @@ def test_boxes_are_a_class_and_two_corners():
 
 def test_of_an_example_s_objects_as_many_are_told_as_there_are_places_for():
     kind = made({"name": "boxes", "objects": 1})
-    classes = np.array([[-1, 1, 0]])
-    asked = kind.of_batch({"boxes": np.zeros((1, 3, 4)), "box_classes": classes})
-    assert_array_equal(asked["box_classes"], [[-1, 1, -1]])
+    classes, boxes = np.array([[-1, 0, 1, 0]]), np.tile([0.0, 0.0, 1.0, 1.0], (1, 4, 1))
+    boxes[0, 1] = 0  # nothing, as in rows that fill up a batch
+    asked = kind.of_batch({"boxes": boxes, "box_classes": classes})
+    assert_array_equal(asked["box_classes"], [[-1, -1, 1, -1]])
     points = made({"name": "keypoints", "objects": 1})
     assert points.of_batch({"keypoints": np.zeros((1, 3, 2, 3))}).shape[1] == 1
 
