@@ -1,14 +1,11 @@
-"""What a prior can be told without a tokenizer: numbers, rounded, are tokens.
+"""What a prior can be told without a tokenizer: pictures whose values are rounded.
 
     low resolution   a few pixels, each a colour of L x L x L
     coordinates      where in a larger picture each place is
-    boxes, points    which objects there are, and where
-    keypoints        where the named points of objects are
 
-They keep to what `kinds` says of a kind. Boxes, points and keypoints are those of the
-first objects, as many as there are places for; the nearest come first in our data.
+They keep to what `kinds` says of a kind.
 
-Legend: B pictures, S pixels along a side, M objects, P points of each.
+Legend: B pictures, S and s pixels along a side, C channels.
 """
 
 import dataclasses
@@ -21,12 +18,9 @@ import numpy as np
 
 from taming_jax import units
 from taming_jax.conditions.coordinates import coordinates, quantize
-from taming_jax.conditions.drawing import draw_layout
 from taming_jax.conditions.kinds import Data, check_entry
-from taming_jax.conditions.layouts import Layout, check_boxes, sized
 from taming_jax.units import Tokens
 
-_BLANK = 40  # what layouts are drawn on, as dark as the background of class maps
 _NOISE = 0.2  # the most that a degraded picture has, of [-1, 1]
 
 
@@ -189,173 +183,6 @@ class Coordinates:
         return (
             np.round(255 * np.asarray(asked)).astype(np.uint8)[..., None].repeat(3, -1)
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Boxes:
-    """Objects: {"boxes": float [B,M,4], "box_classes": int [B,M]}, as examples have it.
-
-    names: of the classes.
-    objects: how many can be told.
-    vocabulary: V of the `Layout`, to whose square root places are rounded.
-    points: centres instead of boxes.
-    """
-
-    names: tuple[str, ...]
-    objects: int
-    vocabulary: int = 256
-    points: bool = False
-
-    options: ClassVar = ("objects", "vocabulary")
-    entries: ClassVar = ("boxes", "box_classes")
-
-    def __post_init__(self):
-        self.layout  # noqa: B018 (it raises what it has to say)
-
-    @classmethod
-    def of(cls, data: Data, kind: str, **options) -> "Boxes":
-        """Raises ValueError for data without boxes, or too small a vocabulary."""
-        for entry in cls.entries:
-            check_entry(kind, entry, data)
-        known = {"objects": data.shapes["box_classes"][0], "points": kind == "points"}
-        return cls(tuple(data.class_names), **known | options)
-
-    @property
-    def layout(self) -> Layout:
-        return Layout(len(self.names), self.objects, self.vocabulary, self.points)
-
-    @property
-    def length(self) -> int:
-        return self.layout.length
-
-    @property
-    def size(self) -> int:
-        return self.vocabulary
-
-    def of_batch(self, batch: Mapping) -> Any:
-        boxes, classes = batch["boxes"], jnp.asarray(batch["box_classes"])
-        there = (classes >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
-        told = there & (jnp.cumsum(there, axis=1) <= self.objects)
-        return {"boxes": boxes, "box_classes": jnp.where(told, classes, -1)}
-
-    def checked(self, given: Any) -> dict[str, np.ndarray]:
-        """Boxes in the picture, of classes that there are, no more than can be told."""
-        if not isinstance(given, Mapping) or set(given) != set(self.entries):
-            raise ValueError(
-                "this prior is told objects: give {'boxes': float32 [B, M, 4] (x0, y0, "
-                "x1, y1 in [0, 1]), 'box_classes': int32 [B, M], -1 for none}"
-            )
-        boxes, classes = (np.asarray(given[name]) for name in self.entries)
-        check_boxes(boxes, classes, len(self.names))
-        if (most := int((classes >= 0).sum(1).max(initial=0))) > self.objects:
-            raise ValueError(
-                f"{most} objects in a picture, and this prior can be told "
-                f"{self.objects}: leave some out (training keeps the first ones)"
-            )
-        return {"boxes": boxes.astype(np.float32), "box_classes": classes}
-
-    def tokens(self, asked: Any, variables: Any = None, key=None) -> Tokens:
-        del variables
-        boxes = sized(jnp.asarray(asked["boxes"], jnp.float32))
-        classes = jnp.asarray(asked["box_classes"])
-        return self.layout.write(boxes, classes, key=key)
-
-    def missing(self) -> str:
-        """What to say where nothing was given."""
-        return "this prior is told objects, and was not: give condition="
-
-    def draw(self, asked: Any, size: int) -> np.ndarray:
-        """Pictures of it for people, uint8 [B,S,S,3]."""
-        blank = np.full((size, size, 3), _BLANK, np.uint8)
-        boxes, classes = (np.asarray(asked[name]) for name in self.entries)
-        if self.points:
-            boxes = (boxes[..., :2] + boxes[..., 2:]) / 2
-        drawn = [draw_layout(blank, *each) for each in zip(boxes, classes, strict=True)]
-        return np.stack(drawn)
-
-
-@dataclasses.dataclass(frozen=True)
-class Keypoints:
-    """Named points of objects: float32 [B,M,P,3], x and y in [0,1], 1 where in sight.
-
-    objects: how many can be told.
-    points: P.
-    sections: along each side, to which places are rounded.
-    """
-
-    objects: int
-    points: int
-    sections: int = 16
-
-    options: ClassVar = ("objects", "sections")
-    entries: ClassVar = ("keypoints",)
-
-    @classmethod
-    def of(cls, data: Data, kind: str, **options) -> "Keypoints":
-        """Raises ValueError for data without keypoints."""
-        check_entry(kind, "keypoints", data)
-        objects, points, _ = data.shapes["keypoints"]
-        return cls(**{"objects": objects, "points": points} | options)
-
-    @property
-    def length(self) -> int:
-        return self.objects * self.points
-
-    @property
-    def size(self) -> int:
-        return self.sections**2 + 1  # and one for what is not in sight
-
-    def of_batch(self, batch: Mapping) -> Any:
-        return batch["keypoints"][:, : self.objects]
-
-    def checked(self, given: Any) -> np.ndarray:
-        """Keypoints [B,M,P,3], of no more objects than can be told."""
-        asked = np.asarray(given, np.float32)
-        if asked.ndim != 4 or asked.shape[2:] != (self.points, 3) or not asked.size:
-            raise ValueError(
-                f"this prior is told keypoints float32 [B, M, {self.points}, 3] (x, y, "
-                f"in sight); the condition is {asked.shape}"
-            )
-        seen = asked[..., 2] > 0.5
-        if (most := int(seen.any(2).sum(1).max())) > self.objects:
-            raise ValueError(
-                f"keypoints of {most} objects in a picture, and this prior can be told "
-                f"{self.objects}: leave some out (training keeps the first ones)"
-            )
-        places = asked[..., :2][seen]
-        if places.size and not 0 <= places.min() <= places.max() <= 1:
-            raise ValueError(
-                f"keypoints in sight reach from {places.min():g} to {places.max():g}: "
-                "x and y are relative to the picture, in [0, 1]"
-            )
-        return asked
-
-    def tokens(self, asked: Any, variables: Any = None, key=None) -> Tokens:
-        del variables, key
-        asked = jnp.asarray(asked)[:, : self.objects]
-        missing = self.objects - asked.shape[1]
-        asked = jnp.pad(asked, ((0, 0), (0, missing), (0, 0), (0, 0)))
-        steps = jnp.round(asked[..., :2] * (self.sections - 1)).astype(jnp.int32)
-        steps = jnp.clip(steps, 0, self.sections - 1)
-        places = steps[..., 1] * self.sections + steps[..., 0]
-        said = jnp.where(asked[..., 2] > 0.5, places, self.size - 1)
-        return said.reshape(len(said), -1)
-
-    def missing(self) -> str:
-        """What to say where nothing was given."""
-        return "this prior is told keypoints, and was not: give condition="
-
-    def draw(self, asked: Any, size: int) -> np.ndarray:
-        """Pictures of it for people, uint8 [B,S,S,3]; a colour for each object."""
-        blank, asked = np.full((size, size, 3), _BLANK, np.uint8), np.asarray(asked)
-        count = asked.shape[1]
-        which = np.arange(count)[:, None] + np.zeros((1, self.points), int)
-        drawn = []
-        for points in asked:
-            seen = np.where(points[..., 2] > 0.5, which, -1)
-            flat = points[..., :2].reshape(-1, 2)
-            drawn.append(draw_layout(blank, flat, seen.reshape(-1)))
-        return np.stack(drawn)
 
 
 def _degraded(mean, picked, key) -> jax.Array:

@@ -7,7 +7,8 @@
 A kind has `length` tokens for a picture, each below its `size`; which tokens of the
 whole vocabulary these are is not its affair. What is asked for has the form in which
 people give it, said in each class; all but labels can `draw` it. Here are labels and
-maps that a tokenizer of their own turns into codes; `direct` has those that need none.
+maps that a tokenizer of their own turns into codes; `direct` and `objects` have those
+that need none.
 
 Legend: B pictures, n tokens of each, S or s pixels along a side.
 """

@@ -11,8 +11,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taming_jax.conditions.direct import Boxes, Coordinates, Keypoints, LowResolution
+from taming_jax.conditions.direct import Coordinates, LowResolution
 from taming_jax.conditions.kinds import CodedMap, Data, Label
+from taming_jax.conditions.objects import Boxes, Keypoints
 
 Condition = Label | CodedMap | LowResolution | Coordinates | Boxes | Keypoints
 

@@ -3,25 +3,23 @@
 config -> recipe; tokenizers -> vocabulary, grid -> transformer -> state, step, metrics
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from taming_jax import pictures, stored, units
+from taming_jax import stored
 from taming_jax.compilation import jit
-from taming_jax.conditions import Vocabulary, codes_of
-from taming_jax.conditions.kinds import Coded, Data
+from taming_jax.conditions import Vocabulary
+from taming_jax.conditions.kinds import Data
 from taming_jax.conditions.table import as_facts, coded, conditions_for
 from taming_jax.models.transformer import Transformer
 from taming_jax.orders import Order, is_raster, make_order
-from taming_jax.sampling import sample_keys, sample_tokens
 from taming_jax.training import mesh as meshes
 from taming_jax.training.initial import start_from
+from taming_jax.training.prior_pictures import make_draw, make_preview, make_show
 from taming_jax.training.prior_step import (
     TERMS,
     make_prior_optimizer,
@@ -29,14 +27,13 @@ from taming_jax.training.prior_step import (
     nll,
     read_batch,
 )
-from taming_jax.training.recipe import PriorRecipe, Sampling
+from taming_jax.training.recipe import PriorRecipe
 from taming_jax.training.sharding import at_use
 from taming_jax.training.stage import Stage
 from taming_jax.training.state import TrainState
 from taming_jax.training.tokenizer import Tokenizer
 
 SHOWN = ("loss", "bits_per_token", "accuracy")
-PICTURES = 16  # shown in a grid
 
 
 def make_prior_stage(
@@ -101,7 +98,7 @@ def make_prior_stage(
         convolutions=not from_codes,
         out_shardings=shared,
     )
-    draw = _make_draw(tokenizer, class_names, shared)
+    draw = make_draw(tokenizer, class_names, shared)
     variables = {"vqgan": tokenizer.variables}
     if condition is not None:
         variables["condition_vqgan"] = condition.variables
@@ -118,10 +115,10 @@ def make_prior_stage(
         ),
         step=lambda state, batch: step(state, batch, variables),
         evaluate=lambda state, batch: evaluate(state, batch, variables),
-        show=_make_show(
+        show=make_show(
             recipe, model, vocabulary, grid, key, draw, variables, reads, shared
         ),
-        preview=_make_preview(tokenizer, draw),
+        preview=make_preview(tokenizer, draw),
         facts={
             "tokenizer": {"fingerprint": tokenizer.fingerprint},
             "grid": list(grid),
@@ -220,18 +217,6 @@ def make_init(
     return init
 
 
-def sampling_arguments(sampling: Sampling, vocabulary: Vocabulary, batch: int) -> dict:
-    """The recipe's way to draw, as keywords of `sample_tokens`."""
-    unguided = None if sampling.guidance == 1 else vocabulary.no_label(batch)
-    return {
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "guidance": sampling.guidance,
-        "unguided_prefix": unguided,
-    }
-
-
 def _make_evaluate(model: Transformer, vocabulary: Vocabulary, tokenizer: Tokenizer):
     """`evaluate(state, batch, variables)` with the averaged weights."""
 
@@ -250,58 +235,6 @@ def _make_evaluate(model: Transformer, vocabulary: Vocabulary, tokenizer: Tokeni
         }
 
     return evaluate
-
-
-def _make_show(recipe, model, vocabulary, grid, key, draw, variables, reads, shared):
-    """`show(state, batch)`: samples from the same keys each time.
-
-    Of all classes, named; of other conditions, those of the batch, drawn above them.
-    """
-    keys = sample_keys(key, PICTURES)
-    said = jit(vocabulary.asked_tokens)
-
-    def of_batch(batch):
-        return {name: kind.of_batch(batch) for name, kind in vocabulary.told.items()}
-
-    everywhere = jit(of_batch, out_shardings=shared)
-
-    def asked_for(batch: Mapping) -> dict:
-        if set(vocabulary.told) == {"label"}:
-            labels = np.arange(PICTURES) * max(1, vocabulary.classes // PICTURES)
-            return {"label": (labels % vocabulary.classes).astype(np.int32)}
-        if not vocabulary.told:
-            return {}
-        asked = everywhere({name: batch[name] for name in batch if name in reads})
-        rows = np.arange(PICTURES) % len(jax.tree.leaves(asked)[0])
-        return jax.tree.map(lambda array: np.asarray(array)[rows], asked)
-
-    def show(state: TrainState, batch: Mapping) -> dict:
-        condition, asked = vocabulary.no_label(PICTURES), asked_for(batch)
-        if asked:
-            condition = said(asked, variables.get("condition_vqgan"))
-        tokens = sample_tokens(
-            model,
-            state.ema,
-            keys,
-            condition,
-            count=grid[0] * grid[1],
-            codes=vocabulary.codes,
-            **sampling_arguments(recipe.sampling, vocabulary, PICTURES),
-        )
-        codes = codes_of(tokens, grid, model.order)
-        return {"samples": draw(codes, asked.get("label"), _drawn(vocabulary, asked))}
-
-    return show
-
-
-def _drawn(vocabulary: Vocabulary, asked: Mapping):
-    """`size -> pictures` of each condition that people can look at."""
-    kinds = {name: kind for name, kind in vocabulary.told.items() if name != "label"}
-    return [
-        functools.partial(kind.draw, asked[name])
-        for name, kind in kinds.items()
-        if not isinstance(asked[name], Coded)
-    ]
 
 
 def _reads(vocabulary: Vocabulary, from_codes: bool) -> tuple[str, ...]:
@@ -336,36 +269,3 @@ def _facts_of_conditions(vocabulary: Vocabulary, condition: Tokenizer | None) ->
     if condition is not None:
         facts["fingerprint"] = condition.fingerprint
     return {"condition": facts}
-
-
-def _make_preview(tokenizer: Tokenizer, draw):
-    """`preview(state, batch)`: the very codes that will be learned, decoded."""
-    encode = jit(tokenizer.encode, convolutions=True)
-
-    def preview(state: TrainState, batch: Mapping) -> dict:
-        del state
-        first = {name: array[:PICTURES] for name, array in batch.items()}
-        codes = first.get("codes")
-        if codes is None:
-            codes = encode(tokenizer.variables, units.as_images(first["image"]))
-        return {"codes": draw(codes, first.get("label"))}
-
-    return preview
-
-
-def _make_draw(tokenizer: Tokenizer, class_names: Sequence[str], shared):
-    """`draw(codes, labels, conditions)`: one picture of them all, decoded and named."""
-    decode = jit(tokenizer.decode, convolutions=True, out_shardings=shared)
-
-    def draw(codes, labels, conditions=()) -> np.ndarray:
-        decoded = units.to_uint8(decode(tokenizer.variables, codes))
-        rows = [asked(decoded.shape[2]) for asked in conditions]
-        if labels is not None:
-            names = [class_names[label] for label in np.asarray(labels)]
-            decoded = pictures.captioned(decoded, names)
-            rows = [pictures.captioned(row, names) for row in rows]
-        rows = [*rows, decoded]
-        halves = [row[part] for part in (slice(8), slice(8, None)) for row in rows]
-        return pictures.grid(halves, columns=8)
-
-    return draw
