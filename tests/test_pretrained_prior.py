@@ -46,6 +46,11 @@ def test_it_brings_its_tokenizer_along(prior):
     assert prior.class_names == CLASSES
 
 
+def test_each_picture_s_codes_have_a_condition(prior):
+    with pytest.raises(ValueError, match="codes of 2 pictures and a condition of 3"):
+        prior.logits(np.zeros((2, 4, 4), np.int32), LABELS)
+
+
 def test_samples_are_grids_of_codes(prior):
     codes = prior.sample(KEY, LABELS)
     assert codes.shape == (3, 4, 4)

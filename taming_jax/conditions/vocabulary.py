@@ -149,6 +149,12 @@ class Vocabulary:
             if given[name] is None:
                 raise ValueError(kind.missing())
             asked[name] = kind.checked(given[name])
+        counts = {name: len(jax.tree.leaves(part)[0]) for name, part in asked.items()}
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise ValueError(
+                f"conditions of how many pictures? {found}: give equally many"
+            )
         return asked
 
     @property

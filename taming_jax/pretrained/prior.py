@@ -184,6 +184,11 @@ class PretrainedPrior:
         prefix = self._prefix(condition)
         if prefix is None:
             prefix = self.vocabulary.no_label(len(codes))
+        if len(prefix) != len(codes):
+            raise ValueError(
+                f"codes of {len(codes)} pictures and a condition of {len(prefix)}: give "
+                "one for each"
+            )
         requests.check_places(codes.shape[1:], prefix.shape[1], self.module.length)
         return self._logits(self.params, prefix, codes)
 

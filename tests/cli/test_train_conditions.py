@@ -23,13 +23,13 @@ RUN = {"log_every": 2, "image_every": 2, "eval_every": 2, "checkpoint_every": 2}
 PRIOR = {**tiny_run.PRIOR, **RUN, "steps": 2}
 
 
-def config(condition, **prior):
+def config(condition, mesh=None, **prior):
     return {
         **tiny_run.CONFIG,
         "data": DATA,
         "condition_vqgan": {"model": tiny_run.maps_model(11)},
         "prior": {**PRIOR, "condition": condition, **prior},
-        "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
+        "mesh": mesh or {"data": 1, "fsdp": 1, "tensor": 1},
     }
 
 
@@ -105,6 +105,19 @@ def test_what_it_is_told_are_the_codes_of_the_map(of_maps):
     codes = prior.condition_vqgan.encode(batch["segmentation"])
     assert_array_equal(tokens[:, 0], 16 + batch["label"])
     assert_array_equal(tokens[:, 1:], 26 + codes.reshape(5, -1))
+
+
+@pytest.mark.devices(2)
+def test_a_batch_over_two_devices_says_what_it_says_on_one(tmp_path):
+    """Split by rows, and with the state split, too: the same losses."""
+    losses = []
+    for i, mesh in enumerate(({"data": 2}, {"data": 1, "fsdp": 2})):
+        run = write_tokenizers(tmp_path / str(i))
+        card = {"data": 1, "fsdp": 1, "tensor": 1} | mesh
+        train(run, ["segmentation", {"name": "boxes", "vocabulary": 64}], mesh=card)
+        lines = (run / "prior" / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(lines[-1])[name] for name in ("loss", "val_loss")])
+    assert_allclose(*losses, rtol=1e-5)
 
 
 def test_another_map_gives_other_logits(of_maps):

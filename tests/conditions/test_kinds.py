@@ -242,6 +242,13 @@ def test_the_paper_s_conditions_share_the_codes_tokens():
         Vocabulary(codes=7, shared=True, told=told)
 
 
+def test_conditions_together_are_of_equally_many_pictures():
+    vocabulary = Vocabulary(100, told=conditions_for(["label", "depth"], about()))
+    asked = {"label": np.array([1, 0]), "depth": np.ones((1, 8, 8, 1), np.float32)}
+    with pytest.raises(ValueError, match=r"how many pictures\? label 2, depth 1"):
+        vocabulary.checked(asked)
+
+
 def test_of_conditions_together_each_is_given():
     vocabulary = Vocabulary(100, told=conditions_for(["label", "depth"], about()))
     for given in (None, np.array([1]), {"label": np.array([1])}):
