@@ -186,8 +186,8 @@ class PretrainedPrior:
             prefix = self.vocabulary.no_label(len(codes))
         if len(prefix) != len(codes):
             raise ValueError(
-                f"codes of {len(codes)} pictures and a condition of {len(prefix)}: give "
-                "one for each"
+                f"codes of {len(codes)} pictures and a condition of {len(prefix)}: "
+                "give one for each"
             )
         requests.check_places(codes.shape[1:], prefix.shape[1], self.module.length)
         return self._logits(self.params, prefix, codes)
