@@ -139,8 +139,29 @@ def test_the_table_has_what_was_asked_for(command, capsys):
     ]
 
 
-def test_a_cell_of_one_trial_has_no_spread():
-    assert tokenizer_tables.cell([{"perplexity": 1234.5}], "perplexity", 0) == "1,234"
+def test_a_cell_is_the_mean_and_half_the_range():
+    assert tokenizer_tables.cell([1_234.5], 0) == "1,234"
+    assert tokenizer_tables.cell([1.0, 2.0, 4.5], 2) == "2.50 ± 1.75"
+
+
+def test_a_difference_is_bold_where_all_seeds_agree():
+    assert tokenizer_tables.cell([-0.5, -1.5], 1, signed=True) == "**-1.0 ± 0.5**"
+    assert tokenizer_tables.cell([-0.5, 1.5], 1, signed=True) == "+0.5 ± 1.0"
+    assert tokenizer_tables.cell([-0.5], 1, signed=True) == "-0.5"
+
+
+def test_ingredients_are_compared_with_the_default_of_the_same_seed():
+    def trial(variant, seed, psnr):
+        same = {"data": "shapes", "codes": 256, "steps": 600}
+        return same | {"variant": variant, "seed": seed, "psnr": psnr}
+
+    trials = [trial("default", 0, 20.0), trial("default", 1, 22.0)]
+    trials += [trial("no-l2", seed, 19.5 + 2 * seed) for seed in (0, 1, 2)]
+    assert tokenizer_tables.differences(trials).splitlines() == [
+        "|  | PSNR | seeds |",
+        "| --- | --: | --: |",
+        "| no-l2 | **-0.50 ± 0.00** | 2 |",
+    ]
 
 
 def test_perturbed_codes_are_the_nearest_others(monkeypatch):
