@@ -10,6 +10,7 @@ batch is; what goes in is checked here, before anything is compiled.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from flax.traverse_util import unflatten_dict
 from taming_jax import stored
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary, codes_of, image_tokens
+from taming_jax.conditions.coordinates import resized
 from taming_jax.conditions.kinds import Label
 from taming_jax.conditions.table import Condition, from_facts
 from taming_jax.models.positions import at_grid
@@ -174,8 +176,9 @@ class PretrainedPrior:
           condition: what this prior is told, in the form that `conditions.kinds` and
             `conditions.direct` say: labels int32 [B] (LlamaGen's has one more: of no
             class), a map [B, H, W, C] as its tokenizer takes it, objects by boxes; of
-            several a dict by name. Tokens [B, n] or codes [B, h', w'] where those are
-            told; None in an unconditional prior.
+            several a dict by name. What a published prior is told are tokens [B, n],
+            codes [B, h', w'], or a map if its tokenizer came along; None in an
+            unconditional prior.
 
         Raises:
           ValueError: for codes or a condition that this prior does not have.
@@ -291,10 +294,24 @@ class PretrainedPrior:
           ValueError: for what this prior cannot be told.
         """
         if self._recipe.condition == "tokens":
+            given = self._coded(given)
             allowed = range(self.module.vocab_size)
             return jnp.asarray(requests.tokens(given, self.told, allowed))
         asked = self.vocabulary.checked(given)
         return None if asked is None else self.vocabulary.asked_tokens(asked)
+
+    def _coded(self, given):
+        """A map that a published prior is told -> codes [B,h,w]; else as it is given.
+
+        Reduced to the nearest pixels where it was trained with fewer tokens.
+        """
+        vqgan, asked = self.condition_vqgan, np.asarray(given)
+        if vqgan is None or asked.ndim != (3 if vqgan.module.classes else 4):
+            return given
+        side = vqgan.stride * math.isqrt(self.module.prefix)
+        if vqgan.module.classes and max(asked.shape[1:]) < side:
+            return given  # codes already
+        return vqgan.encode(resized(asked, side))
 
 
 def _schedule(guidance: float, schedule: str, count: int) -> np.ndarray:
@@ -323,13 +340,19 @@ def _conditions(
 
 
 def _condition_tokenizer(path, recipe: PriorRecipe, told: Mapping[str, Any], *how):
-    """The tokenizer of the condition, where it has one that the run remembers."""
-    if (fingerprint := told.get("fingerprint")) is None:
+    """The tokenizer of a condition that is a map; None where there is none.
+
+    Of a published prior, which does not remember it, the one that came along.
+    """
+    if told.get("tokenizer") is None:
         return None
     directory = stored.find(path, "prior")
     place = recipe.condition_tokenizer or directory.parent
-    vqgan = load_vqgan(place, *how, stage="condition_vqgan")
-    _check_tokenizer(directory, fingerprint, vqgan)
+    if "fingerprint" not in told and not stored.is_there(place, told["tokenizer"]):
+        return None
+    vqgan = load_vqgan(place, *how, stage=told["tokenizer"])
+    if "fingerprint" in told:
+        _check_tokenizer(directory, told["fingerprint"], vqgan)
     return vqgan
 
 

@@ -96,6 +96,16 @@ def test_a_grid_of_condition_codes_is_read_by_rows(depth):
     )
 
 
+def test_a_map_is_reduced_and_coded_as_the_original_does(depth):
+    """12 x 16 pixels of depth are 4 x 4 to its tokenizer, whose codes these are."""
+    maps = nhwc(NET2NET.inputs["cond"])
+    assert depth.condition_vqgan.stage == "condition_vqgan"
+    logits = depth.logits(CODES, maps)
+    assert_allclose(logits, NET2NET.outputs["logits"], **NET2NET.tolerance("logits"))
+    with pytest.raises(ValueError, match=r"takes \[batch, height, width, 1\]"):
+        depth.logits(CODES, np.concatenate([maps, maps], -1))
+
+
 def test_it_says_what_it_is_told(depth):
     assert depth.told == "depth"
     record = stored.read_record(depth.directory, "prior")
