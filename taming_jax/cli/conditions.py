@@ -30,6 +30,9 @@ def asked_for(classes: str, condition: str | None, count: int, prior) -> Any:
             f"--classes {classes}: this prior is unconditional, leave it out"
         )
     labels = _labels(classes, kinds.pop("label", None))
+    if not kinds and condition is not None and prior.condition_vqgan is not None:
+        maps = _read_maps(condition, prior.condition_vqgan.input, prior)
+        return {prior.told: maps.repeat(count, axis=0)}
     if not kinds:
         if condition is not None:
             raise ValueError(
@@ -78,15 +81,11 @@ def _labels(classes: str, kind):
 
 def _read(condition: str, name: str, kind, prior) -> Any:
     """The files of --condition -> what the kind is told, [files, ...]."""
-    from taming_jax.data import list_images, read_square
     from taming_jax.maps import Input
 
     if name == "low_resolution" or coded([name]):
-        side = prior.grid[0] * prior.tokenizer().stride
         given = Input(*kind.input) if coded([name]) else Input()
-        paths = list_images(condition)
-        read = [read_square(path, side, given.kind) for path in paths]
-        return np.asarray(given.read(np.stack(read)))
+        return _read_maps(condition, given, prior)
     place = epath.Path(condition).expanduser()
     paths = sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not paths or not all(path.exists() for path in paths):
@@ -98,6 +97,16 @@ def _read(condition: str, name: str, kind, prior) -> Any:
         for entry in kind.entries
     }
     return stacked if len(kind.entries) > 1 else stacked[kind.entries[0]]
+
+
+def _read_maps(condition: str, given, prior) -> np.ndarray:
+    """Pictures or maps, squares as large as what is drawn, as they are told."""
+    from taming_jax.data import list_images, read_square
+
+    side = prior.grid[0] * prior.tokenizer().stride
+    paths = list_images(condition)
+    read = [read_square(path, side, given.kind) for path in paths]
+    return np.asarray(given.read(np.stack(read)))
 
 
 def _entries(path, kind) -> dict[str, np.ndarray]:

@@ -49,5 +49,7 @@ def draw(
         condition = None
         if prior.vocabulary.told:
             condition = jax.tree.map(lambda part, rows=rows: part[rows], asked)
+        elif isinstance(asked, Mapping):  # what a published prior is told
+            condition = next(iter(asked.values()))[rows]
         images = prior.generate(keys[rows], condition, **settings)
         yield start, to_uint8(images)[: count - start]

@@ -12,14 +12,16 @@ from golden import FOLDER, golden, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
 
 import taming_jax
-from taming_jax import stored
+from taming_jax import cli, stored
 from taming_jax.interop import convert_checkpoint
 from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.orders import make_order
+from taming_jax.pictures import write_png
 from taming_jax.training.initial import check_start
 from taming_jax.training.prior import make_init, make_transformer, make_vocabulary
 from taming_jax.training.recipe import PriorRecipe
 from taming_jax.training.sections import plain
+from taming_jax.units import to_uint8
 
 KEY = jax.random.key(0)
 NET2NET = golden("13_net2net_ckpt")
@@ -104,6 +106,20 @@ def test_a_map_is_reduced_and_coded_as_the_original_does(depth):
     assert_allclose(logits, NET2NET.outputs["logits"], **NET2NET.tolerance("logits"))
     with pytest.raises(ValueError, match=r"takes \[batch, height, width, 1\]"):
         depth.logits(CODES, np.concatenate([maps, maps], -1))
+
+
+def test_sample_asks_it_by_maps_in_files(depth, tmp_path):
+    side = depth.grid[0] * depth.vqgan.stride
+    pixels = np.arange(side**2, dtype=np.uint8).reshape(side, side, 1)
+    write_png(tmp_path / "asked.png", pixels)
+    flags = ["--model", str(depth.directory.parent), "--output", str(tmp_path / "out")]
+    flags += ["--condition", str(tmp_path / "asked.png"), "--count", "2"]
+    assert cli.main(["sample", *flags, "--top_k", "1"]) == 0
+    grey = pixels.reshape(1, side, side) / np.float32(255)
+    maps = depth.condition_vqgan.input.read(grey)
+    expected = to_uint8(depth.generate(KEY, maps, greedy=True))
+    with np.load(tmp_path / "out" / "samples.npz") as arrays:
+        assert_array_equal(arrays["arr_0"], expected.repeat(2, 0))
 
 
 def test_it_says_what_it_is_told(depth):
