@@ -10,7 +10,6 @@ batch is; what goes in is checked here, before anything is compiled.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,13 +21,10 @@ from flax.traverse_util import unflatten_dict
 from taming_jax import stored
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary, codes_of, image_tokens
-from taming_jax.conditions.coordinates import resized
-from taming_jax.conditions.kinds import Label
-from taming_jax.conditions.table import Condition, from_facts
 from taming_jax.models.positions import at_grid
 from taming_jax.models.transformer import Transformer
 from taming_jax.orders import is_raster, make_order
-from taming_jax.pretrained import requests
+from taming_jax.pretrained import requests, told_by
 from taming_jax.pretrained.vqgan import PretrainedVQGAN, load_vqgan
 from taming_jax.sampling import sample_tokens
 from taming_jax.training import mesh as meshes
@@ -71,12 +67,12 @@ def load_prior(
     if given is not None:
         settings["dtype"] = given.name
     told = {"kind": recipe.condition, "start": 0, **facts.get("condition", {})}
-    condition_vqgan = _condition_tokenizer(path, recipe, told, dtype, mesh)
+    condition_vqgan = told_by.condition_tokenizer(path, recipe, told, dtype, mesh)
     vocabulary = Vocabulary(
         facts["codes"],
         shared=recipe.shared_vocabulary,
         start=told["start"],
-        told=_conditions(facts["class_names"], told, condition_vqgan),
+        told=told_by.conditions_of(facts["class_names"], told, condition_vqgan),
     )
     module = make_transformer(settings, vocabulary, tuple(facts["grid"]), recipe.order)
     if mesh is not None:
@@ -98,7 +94,7 @@ def load_prior(
     if fingerprint is not None:
         place = recipe.tokenizer or model.directory.parent
         vqgan = load_vqgan(place, dtype, mesh, stage="vqgan")
-        _check_tokenizer(model.directory, fingerprint, vqgan)
+        told_by.check_tokenizer(model.directory, fingerprint, vqgan)
     return PretrainedPrior(
         module,
         params,
@@ -294,24 +290,13 @@ class PretrainedPrior:
           ValueError: for what this prior cannot be told.
         """
         if self._recipe.condition == "tokens":
-            given = self._coded(given)
+            given = told_by.codes_of_map(
+                given, self.condition_vqgan, self.module.prefix
+            )
             allowed = range(self.module.vocab_size)
             return jnp.asarray(requests.tokens(given, self.told, allowed))
         asked = self.vocabulary.checked(given)
         return None if asked is None else self.vocabulary.asked_tokens(asked)
-
-    def _coded(self, given):
-        """A map that a published prior is told -> codes [B,h,w]; else as it is given.
-
-        Reduced to the nearest pixels where it was trained with fewer tokens.
-        """
-        vqgan, asked = self.condition_vqgan, np.asarray(given)
-        if vqgan is None or asked.ndim != (3 if vqgan.module.classes else 4):
-            return given
-        side = vqgan.stride * math.isqrt(self.module.prefix)
-        if vqgan.module.classes and max(asked.shape[1:]) < side:
-            return given  # codes already
-        return vqgan.encode(resized(asked, side))
 
 
 def _schedule(guidance: float, schedule: str, count: int) -> np.ndarray:
@@ -325,42 +310,3 @@ def _placed(name: str, array: np.ndarray, mesh) -> jax.Array:
     tree = unflatten_dict({name: array}, sep="/")
     places = None if mesh is None else meshes.state_shardings(tree, mesh)
     return jax.block_until_ready(jax.tree.leaves(jax.device_put(tree, places))[0])
-
-
-def _conditions(
-    class_names: Sequence[str], told: Mapping[str, Any], vqgan: PretrainedVQGAN | None
-) -> dict[str, Condition]:
-    """The conditions of a run or of a published prior, by name."""
-    if "told" in told:
-        encode = None if vqgan is None else lambda _, maps: vqgan.encode(maps)
-        return from_facts(told["told"], encode)
-    if not class_names:
-        return {}
-    return {"label": Label(tuple(class_names), told.get("null_label", False))}
-
-
-def _condition_tokenizer(path, recipe: PriorRecipe, told: Mapping[str, Any], *how):
-    """The tokenizer of a condition that is a map; None where there is none.
-
-    Of a published prior, which does not remember it, the one that came along.
-    """
-    if told.get("tokenizer") is None:
-        return None
-    directory = stored.find(path, "prior")
-    place = recipe.condition_tokenizer or directory.parent
-    if "fingerprint" not in told and not stored.is_there(place, told["tokenizer"]):
-        return None
-    vqgan = load_vqgan(place, *how, stage=told["tokenizer"])
-    if "fingerprint" in told:
-        _check_tokenizer(directory, told["fingerprint"], vqgan)
-    return vqgan
-
-
-def _check_tokenizer(directory, fingerprint: str, vqgan: PretrainedVQGAN) -> None:
-    if vqgan.fingerprint != fingerprint:
-        raise ValueError(
-            f"{directory} was trained on codes of another tokenizer than the one in "
-            f"{vqgan.directory} (fingerprint {fingerprint[:12]}, there "
-            f"{vqgan.fingerprint[:12]}): was that trained again since? Bring the "
-            "former back, or train the prior again in another --workdir"
-        )
