@@ -169,7 +169,7 @@ def _train(network: Network, recipe: Recipe, source, seed: int):
         weight_decay=recipe.weight_decay,
     )
 
-    @partial(jit, donate_argnums=(0, 1))
+    @partial(jit, convolutions=True, donate_argnums=(0, 1))
     def step(params, opt_state, batch):
         grads = jax.grad(partial(_loss, network))(params, batch)
         updates, opt_state = optimizer.update(grads, opt_state, params)
