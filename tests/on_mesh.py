@@ -156,8 +156,10 @@ class _Programs:
     def __init__(self):
         self.compiled = {}
 
-    def __call__(self, function, donate_argnums=None, **settings):
-        del donate_argnums
+    def __call__(
+        self, function, *, convolutions=False, donate_argnums=None, **settings
+    ):
+        del convolutions, donate_argnums
         jitted = jax.jit(function, **settings)
         name = function.__name__
 

@@ -91,7 +91,8 @@ class _Lease:
                 renewed = asked
             except (ValueError, TimeoutError) as error:
                 if time.monotonic() >= end:
-                    lost(f"it could not be renewed: {error}")
+                    reason = str(error) or "no answer came in time"
+                    lost(f"it could not be renewed: {reason}")
                     return
 
     def let_go(self) -> None:

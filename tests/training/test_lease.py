@@ -104,7 +104,9 @@ def test_who_cannot_renew_it_gives_up_before_others_may_take_over(bucket, heard)
         bucket.forbidden = True
         reason = heard.get(timeout=60)
         assert time.monotonic() - begin < SILENCE
-    assert reason.startswith("it could not be renewed: PERMISSION_DENIED")
+    what, _, why = reason.partition(": ")
+    assert what == "it could not be renewed"
+    assert why.startswith(("PERMISSION_DENIED", "no answer"))  # of a busy machine
 
 
 def test_a_bucket_without_permission_is_one_line(bucket):
