@@ -253,6 +253,9 @@ ADDED: dict[str, Changes] = {
     "rotation": {"model.quantizer.gradient": "rotation"},
     "entropy": {"model.quantizer.entropy_weight": 0.01},  # counts codebook_weight times
     "perturbation": _perturbation,
+    "longer-revival": lambda codes, steps: {
+        "model.quantizer.revive_until": steps * 3 // 4  # until the codes are frozen
+    },
     "non-saturating": {"adversarial_loss": "non_saturating"},
     "lecam": {"lecam_weight": 0.05, "lecam_decay": 0.9},
     "r1": {"r1_weight": 1.0},
