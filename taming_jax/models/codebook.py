@@ -53,6 +53,11 @@ class Codebook(Quantizer):
         return super().numbers() + self.COPIES * self.dim
 
 
+# How far codes are put apart that would lie on one latent, in latents' deviations: with
+# 16,384 codes and 512 latents 93 % of the codes were in use, 64 % without.
+APART = 0.1
+
+
 class ReseededCodebook(Codebook):
     """A table with the two remedies."""
 
@@ -138,9 +143,15 @@ class NearestCodebook(ReseededCodebook):
 def reseed(embedding, chosen, latents, key) -> jax.Array:
     """Move the chosen rows (bool [K]) of `embedding` [K,D] onto random latents [...,D].
 
-    Onto different ones, as long as there are enough of them.
+    Onto different ones, as long as there are enough of them; else a little beside them,
+    since of equal codes only the first would ever be drawn.
     """
-    return jnp.where(chosen[:, None], drawn(latents, len(embedding), key), embedding)
+    places = drawn(latents, len(embedding), key)
+    if latents.size < embedding.size:
+        spread = latents.reshape(-1, latents.shape[-1]).std(axis=0)
+        noise = jax.random.normal(jax.random.fold_in(key, 2), places.shape)
+        places += APART * spread * noise
+    return jnp.where(chosen[:, None], places, embedding)
 
 
 def drawn(latents, size: int, key) -> jax.Array:

@@ -438,8 +438,12 @@ def test_the_table_is_filled_with_different_latents_of_the_batch(variables):
 
 
 def test_fewer_latents_than_codes_still_fill_the_table():
-    table = reseed(jnp.zeros((32, 5)), jnp.ones(32, bool), latents(3, 5), KEY)
-    assert (table != 0).all()
+    """Each code near a latent, and no two codes alike: the second would be idle."""
+    z = latents(3, 5)
+    table = reseed(jnp.zeros((32, 5)), jnp.ones(32, bool), z, KEY)
+    away = jnp.abs(table[:, None] - z).max(axis=-1).min(axis=-1)  # [32]
+    assert (away < 0.5 * z.std(axis=0).max()).all()
+    assert len(np.unique(np.asarray(table), axis=0)) == 32
 
 
 @pytest.mark.parametrize(
