@@ -73,7 +73,11 @@ class Line:
         """See `processes.gather`."""
         self._rounds[name] += 1
         key = f"{name} ({self._rounds[name]})" if self._rounds[name] > 1 else name
-        self._say("give", key, value, seconds)
+        try:
+            self._say("give", key, value, seconds)
+        except OSError:  # whoever hung up said why; `_listen` hears it, and ends us
+            time.sleep(10)
+            raise
         with self._news:
             self._news.wait_for(lambda: key in self._gathered)
             return self._gathered.pop(key)

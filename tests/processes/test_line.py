@@ -17,6 +17,7 @@ from taming_jax import processes
 from taming_jax.processes.line import Line
 from taming_jax.processes.place import find_place
 process = int(sys.argv[3])
+{before}
 try:
     place = find_place(sys.argv[1], int(sys.argv[2]), process, 1)
     processes._Here.line = line = Line(*place[:3], timeout=float(sys.argv[4]))
@@ -26,9 +27,9 @@ except ValueError as error:
 """
 
 
-def roll_call(*processes, then="pass", timeout=20.0, port=None):
+def roll_call(*processes, then="pass", timeout=20.0, port=None, before=""):
     """(exit code, last line) of each process, given as (number, of how many)."""
-    program = PROGRAM.format(root=str(several.ROOT), then=then)
+    program = PROGRAM.format(root=str(several.ROOT), before=before, then=then)
     address = f"localhost:{port or several.free_port()}"
     started = []
     for number, count in processes:
@@ -76,6 +77,30 @@ def test_another_number_of_processes_is_refused():
     code, line = everyones(roll_call((0, 2), (1, 3)))
     assert code == 2
     assert "was started as one of 3, process 0 as one of 2: start all" in line
+
+
+def test_who_speaks_into_a_broken_line_hears_why_it_is_broken():
+    """Late to listen, and to find out that it has been hung up on."""
+    code, line = everyones(roll_call((0, 2), (1, 3), before=LATE))
+    assert code == 2
+    assert "was started as one of 3" in line
+
+
+LATE = """
+if process:
+    listen, gather = Line._listen, Line.gather
+    Line._listen = lambda line: time.sleep(3) or listen(line)
+
+    def late(line, *about):
+        time.sleep(1)
+        try:
+            while True:
+                line._socket.sendall(b" ")
+        except OSError:
+            return gather(line, *about)
+
+    Line.gather = late
+"""
 
 
 def test_a_coordinator_that_does_not_answer_is_said():
