@@ -46,7 +46,8 @@ def get_config(variant: str = "") -> ConfigDict:
     return config
 
 
-def _vqgan() -> dict:
+def _autoencoder() -> dict:
+    """The paper's, of both variants."""
     backbone = dict(
         channels=128,
         multipliers=(1, 1, 2, 2, 4),
@@ -55,10 +56,13 @@ def _vqgan() -> dict:
         latent_channels=256,
         dropout=0.0,
     )
+    return dict(encoder=dict(blocks=2, **backbone), decoder=dict(blocks=3, **backbone))
+
+
+def _vqgan() -> dict:
     return dict(
         model=dict(
-            encoder=dict(blocks=2, **backbone),
-            decoder=dict(blocks=3, **backbone),
+            **_autoencoder(),
             quantizer=dict(
                 name="vq",
                 codebook_size=16_384,
@@ -150,18 +154,9 @@ def _modern_vqgan() -> dict:
     LlamaGen (Sun et al. 2024) reaches FID 2.19 with these codes in 40 epochs, IBQ (Shi
     et al. 2024) 1.37 with this adversary in 330. Here are 80.
     """
-    backbone = dict(
-        channels=128,
-        multipliers=(1, 1, 2, 2, 4),
-        attention_resolutions=(16,),
-        resolution=256,
-        latent_channels=256,
-        dropout=0.0,
-    )
     return dict(
         model=dict(
-            encoder=dict(blocks=2, **backbone),
-            decoder=dict(blocks=3, **backbone),
+            **_autoencoder(),
             quantizer=dict(
                 name="l2",
                 codebook_size=16_384,

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from taming_jax.interop.formats.tensors import Tensor
-from taming_jax.interop.lossconfig import check_keys
 from taming_jax.interop.names import MATRIX, SAME
 from taming_jax.interop.prior_form import Prior
 from taming_jax.interop.tables import Row, Table, Transform
+from taming_jax.interop.values import check_keys
 
 CODES = "tok_embeddings.weight"
 _LABELS = "cls_embedding.embedding_table.weight"

@@ -23,12 +23,12 @@ from taming_jax import stored
 from taming_jax.conditions import Vocabulary
 from taming_jax.interop import llamagen_prior
 from taming_jax.interop.contents import Tensors
-from taming_jax.interop.lossconfig import check_keys
 from taming_jax.interop.matching import Source, Stacked, Zeros, match
 from taming_jax.interop.names import GPT
 from taming_jax.interop.original import RATE, Tokenizer
 from taming_jax.interop.prior_form import Prior
 from taming_jax.interop.tables import under
+from taming_jax.interop.values import check_keys
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.orders import is_raster, make_order
 from taming_jax.training.prior import make_transformer

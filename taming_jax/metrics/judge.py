@@ -24,8 +24,8 @@ import optax
 from etils import epath
 
 from taming_jax import data
-from taming_jax.compilation import jit
 from taming_jax.metrics import kept
+from taming_jax.metrics.learning import trained
 from taming_jax.models.convolution import space_to_depth
 from taming_jax.units import Images, from_uint8
 
@@ -132,38 +132,13 @@ def _apply(network, params, pictures):
 
 
 def _train(network: Network, source, seed: int):
-    """AdamW with warm-up and cosine over batches of the source -> params."""
-    recipe = network.recipe
-    optimizer = optax.adamw(
-        optax.warmup_cosine_decay_schedule(
-            0.0, recipe.learning_rate, recipe.steps // 20, recipe.steps
-        ),
-        weight_decay=recipe.weight_decay,
-    )
-
     def loss(params, batch):
         _, logits = _apply(network, params, batch["image"])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         return losses.mean()
 
-    @partial(jit, donate_argnums=(0, 1))
-    def step(params, opt_state, batch):
-        updates, opt_state = optimizer.update(
-            jax.grad(loss)(params, batch), opt_state, params
-        )
-        return optax.apply_updates(params, updates), opt_state
-
-    size = min(recipe.batch_size, len(source))
     keep = ("image", "label")
-    batches = data.train_batches(source, batch_size=size, seed=seed, keep=keep)
-    batch = next(batches)
-    init = jax.jit(lambda key: network.init(key, from_uint8(batch["image"]))["params"])
-    params = init(jax.random.key(seed))
-    opt_state = optimizer.init(params)
-    for _ in range(recipe.steps):
-        params, opt_state = step(params, opt_state, batch)
-        batch = next(batches)
-    return params
+    return trained(network, loss, network.recipe, source, keep=keep, seed=seed)
 
 
 def _accuracy(judge, source, batch_size) -> tuple[float, int]:

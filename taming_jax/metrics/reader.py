@@ -20,9 +20,8 @@ import numpy as np
 import optax
 from etils import epath
 
-from taming_jax import data
-from taming_jax.compilation import jit
 from taming_jax.metrics import kept
+from taming_jax.metrics.learning import trained
 from taming_jax.models.convolution import depth_to_space, space_to_depth
 from taming_jax.units import Images, from_uint8
 
@@ -88,7 +87,8 @@ def reader_of(train, *, directory, seed: int = 0, recipe=Recipe()) -> Reader:
     there = kept.load(directory, "reader")
     if there is not None and there[1]["identity"] == identity:
         return Reader(network, *there)
-    params = _train(network, recipe, train, seed)
+    loss, keep = partial(_loss, network), ("image", *READS)
+    params = trained(network, loss, recipe, train, keep=keep, seed=seed)
     card = kept.save(directory, "reader", params, {"identity": identity})
     return Reader(network, params, card)
 
@@ -158,30 +158,3 @@ def _loss(network, params, batch):
         + optax.sigmoid_binary_cross_entropy(out["edges"], batch["edges"]).mean()
         + 5.0 * optax.sigmoid_binary_cross_entropy(out["keypoints"], heat).mean()
     )
-
-
-def _train(network: Network, recipe: Recipe, source, seed: int):
-    """AdamW with warm-up and cosine over batches of the source -> params."""
-    optimizer = optax.adamw(
-        optax.warmup_cosine_decay_schedule(
-            0.0, recipe.learning_rate, recipe.steps // 20, recipe.steps
-        ),
-        weight_decay=recipe.weight_decay,
-    )
-
-    @partial(jit, convolutions=True, donate_argnums=(0, 1))
-    def step(params, opt_state, batch):
-        grads = jax.grad(partial(_loss, network))(params, batch)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-    size, keep = min(recipe.batch_size, len(source)), ("image", *READS)
-    batches = data.train_batches(source, batch_size=size, seed=seed, keep=keep)
-    batch = next(batches)
-    init = jax.jit(lambda key: network.init(key, from_uint8(batch["image"]))["params"])
-    params = init(jax.random.key(seed))
-    opt_state = optimizer.init(params)
-    for _ in range(recipe.steps):
-        params, opt_state = step(params, opt_state, batch)
-        batch = next(batches)
-    return params
