@@ -45,7 +45,7 @@ def test_it_learns_depth_better_than_the_mean_of_all(kept, batch):
 
 
 def test_it_is_not_learned_again_while_nothing_changes(kept, source, monkeypatch):
-    monkeypatch.setattr(readers, "_train", None)
+    monkeypatch.setattr(readers, "trained", None)
     again = reader_of(source, directory=kept[1], recipe=QUICK)
     for name in again.params["Conv_0"]:
         assert_array_equal(again.params["Conv_0"][name], kept[0].params["Conv_0"][name])
