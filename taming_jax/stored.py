@@ -10,16 +10,12 @@ Variables are {"params": ..., "codebook": ...}, trees of numpy arrays. Nothing h
 knows what the models are.
 """
 
-import contextlib
 import dataclasses
 import functools
-import hashlib
-import io
 import json
 import math
 import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -27,8 +23,8 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from taming_jax import soundness
-from taming_jax.files import in_bucket, located, reached, whole_file, write_json
+from taming_jax import fingerprint, npz, soundness
+from taming_jax.files import located, reached, write_json
 from taming_jax.soundness import DamagedError
 
 Best = tuple[str, str]  # a metric and 'max' or 'min'
@@ -42,14 +38,6 @@ BEST_BY: dict[str, Best] = {
 }
 BEST_OF_CLASSES: Best = ("mean_iou", "max")
 TOKENIZERS = ("vqgan", "condition_vqgan")
-# What numpy's files can hold, and what is worth to be held.
-DTYPES = ("float16", "float32")
-# What of a tokenizer's settings and parameters turns pictures into codes.
-_CODING_SETTINGS = ("encoder", "quantizer")
-_CODING_PARAMS = ("encoder", "quant_conv", "quantizer")
-# What of the quantizer's collection does, too: no count, and never changed.
-_CODING_CONSTANTS = ("basis",)
-_PIECE = 2**18  # numbers that are converted at once
 # What is never rounded.
 _EXACT = ("params/quantizer/", "codebook/")
 
@@ -79,8 +67,8 @@ class Stored:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of a tokenizer: see `codes_fingerprint`."""
-        return codes_fingerprint(self.config[self.stage], self.variables)
+        """Of a tokenizer: see `fingerprint.of_codes`."""
+        return fingerprint.of_codes(self.config[self.stage], self.variables)
 
 
 def find(path: str | PurePath, stage: str) -> epath.Path:
@@ -164,7 +152,9 @@ def read(
     record = json.loads((directory / "config.json").read_text())
     if (directory / "weights.npz").exists():
         variables = {"params": {}, "codebook": {}}
-        variables |= _read_arrays(directory / "weights.npz", dtype, put)
+        variables |= unflatten_dict(
+            npz.read(directory / "weights.npz", dtype, put), sep="/"
+        )
         step = record["step"]
     else:
         metric = best_by(record["config"], stage) if best else None
@@ -204,7 +194,7 @@ def read_discriminator(path: str | PurePath, stage: str) -> dict[str, Any] | Non
     directory = find(path, stage)
     if (directory / "weights.npz").exists():
         kept = directory / "discriminator.npz"
-        return _read_arrays(kept) if kept.exists() else None
+        return unflatten_dict(npz.read(kept), sep="/") if kept.exists() else None
     _, parts = _from_checkpoint(directory, ("adversary",))
     adversary = parts["adversary"]
     if not adversary:
@@ -229,8 +219,8 @@ def write(
     Args:
       directory: made if it is not there.
       model: what is written; its record is kept.
-      dtype: of the weights, one of `DTYPES`. The quantizer's stay float32 in any case:
-        half a bit in its distances flips codes.
+      dtype: of the weights, one of `npz.DTYPES`. The quantizer's stay float32 in any
+        case: half a bit in its distances flips codes.
       card: what else people should know of it, in JSON's types.
 
     Raises:
@@ -259,69 +249,18 @@ def write_parts(
     Raises:
       ValueError: as `write`.
     """
-    if dtype not in DTYPES:
+    if dtype not in npz.DTYPES:
         raise ValueError(
-            f"dtype is {dtype!r}; weights are kept as {' or '.join(DTYPES)}"
+            f"dtype is {dtype!r}; weights are kept as {' or '.join(npz.DTYPES)}"
         )
     rounded = (
-        (name, array if name.startswith(_EXACT) else _rounded(name, array, dtype))
+        (name, array if name.startswith(_EXACT) else npz.rounded(name, array, dtype))
         for name, array in arrays
     )
     directory = located(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_arrays(directory / "weights.npz", rounded)
+    npz.write(directory / "weights.npz", rounded)
     write_json(directory / "config.json", record)
-
-
-def write_arrays(
-    path: str | PurePath, arrays: Iterable[tuple[str, np.ndarray]]
-) -> None:
-    """Writes a .npz, whole, one array after the other."""
-    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays:
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
-
-
-def codes_fingerprint(section: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
-    """Tells tokenizers apart by what turns a picture into codes: 32 hex digits.
-
-    Codes of equal fingerprints mean the same. The decoder does not enter, for it may be
-    trained further while the codes are frozen; and of the encoder enters what half
-    precision keeps, so that an exported model has the fingerprint of its run.
-
-    Args:
-      section: of the recipe, `config.vqgan`: the tokenizer's fields, and what it reads.
-      variables: its weights.
-    """
-    settings = section["model"]
-    made_by = {name: settings.get(name) for name in _CODING_SETTINGS}
-    made_by["dtype"] = settings.get("dtype", "float32")
-    made_by |= _reading(section)
-    digest = hashlib.blake2b(json.dumps(made_by, sort_keys=True).encode())
-    params = {part: variables["params"].get(part, {}) for part in _CODING_PARAMS}
-    carried = variables.get("codebook", {}).get("quantizer", {})
-    constants = {name: carried[name] for name in _CODING_CONSTANTS if name in carried}
-    params["quantizer"] = {**params["quantizer"], **constants}
-    for name, array in sorted(flatten_dict(params, sep="/").items()):
-        kept = "float32" if name.startswith("quantizer/") else "float16"
-        with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array, kept)
-        digest.update(f"{name} {array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _reading(section: Mapping[str, Any]) -> dict[str, Any]:
-    """How a tokenizer reads what it is for, as far as that is not how it reads images.
-
-    Those of images, by far the most, so have the fingerprints that they had before
-    there were others.
-    """
-    reading = {name: section.get(name) for name in ("input", "stretch")}
-    reading["classes"] = section["model"].get("classes")
-    if reading["input"] in ("image", "segmentation"):  # which `classes` says as well
-        del reading["input"]
-    return {name: value for name, value in reading.items() if value}
 
 
 def _from_checkpoint(
@@ -379,72 +318,6 @@ def _ranked(directory: epath.Path, steps: Iterable[int], best: Best | None):
     )
 
 
-def _read_arrays(
-    path: epath.Path, dtype=np.float32, put=lambda _, array: array
-) -> dict[str, Any]:
-    """The arrays of an .npz as a tree, floating ones in `dtype`; `put` as in `read`.
-
-    A file of this machine is read array by array. A bucket's is fetched whole, for each
-    piece that it is asked for takes a while to come.
-    """
-    in_one = in_bucket(path)
-    arrays = {}
-    with io.BytesIO(path.read_bytes()) if in_one else path.open("rb") as file:
-        with _undamaged(path):
-            archive = zipfile.ZipFile(file)
-        for entry in archive.namelist():
-            with _undamaged(path):
-                array = _read_array(archive, entry, dtype)
-            name = entry.removesuffix(".npy")
-            arrays[name] = put(name, array)
-            del array  # before the next one is made
-    return unflatten_dict(arrays, sep="/")
-
-
-@contextlib.contextmanager
-def _undamaged(path: epath.Path) -> Iterator[None]:
-    """What goes wrong in the block is told as damage of this file."""
-    try:
-        yield
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is damaged: {error}; export the model again, or get another copy"
-        ) from error
-
-
-def _read_array(archive: zipfile.ZipFile, entry: str, dtype) -> np.ndarray:
-    """One array; what is floating is converted piece by piece while it is read."""
-    with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"{entry} is in version {version} of the format")
-        shape, by_columns, kept = np.lib.format.read_array_header_1_0(file)
-        if kept.hasobject:
-            raise ValueError(f"{entry} holds no plain numbers")
-        shape = shape[::-1] if by_columns else shape
-        array = np.empty(shape, dtype if kept.kind == "f" else kept)
-        flat = array.reshape(-1)
-        for begin in range(0, flat.size, _PIECE):
-            piece = flat[begin : begin + _PIECE]
-            data = file.read(piece.size * kept.itemsize)
-            piece[:] = np.frombuffer(data, kept, piece.size)
-        file.read(1)  # the end, where the checksum is looked at
-    return array.T if by_columns else array
-
-
 def _floating_as(array: np.ndarray, dtype) -> np.ndarray:
     floating = array.dtype.kind == "f"
     return array.astype(dtype, copy=False) if floating else array
-
-
-def _rounded(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
-    if array.dtype.kind != "f":
-        return array
-    with np.errstate(over="ignore"):
-        rounded = array.astype(dtype)
-    if not np.isfinite(rounded).all():
-        raise ValueError(
-            f"{name} reaches {np.abs(array).max():g}, more than {dtype} holds; keep "
-            "the weights as float32"
-        )
-    return rounded

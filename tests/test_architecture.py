@@ -12,10 +12,19 @@ PACKAGE = ROOT / "taming_jax"
 
 # From the ground up; neighbours on one floor may know each other.
 FLOORS = (
-    {"compilation", "files", "maps", "pictures", "processes", "soundness", "units"}
+    {
+        "compilation",
+        "files",
+        "maps",
+        "npz",
+        "pictures",
+        "processes",
+        "soundness",
+        "units",
+    }
     | {"user_cache"},
     {"models"},
-    {"conditions", "losses", "orders", "sampling", "stored", "tiling"},
+    {"conditions", "fingerprint", "losses", "orders", "sampling", "stored", "tiling"},
     {"data", "interop", "metrics", "pretrained", "training"},
     {"cli", "__main__"},
 )

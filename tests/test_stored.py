@@ -12,7 +12,7 @@ import tiny_run
 from etils import epath
 from numpy.testing import assert_array_equal
 
-from taming_jax import stored
+from taming_jax import fingerprint, stored
 from taming_jax.training.checkpoints import Checkpoints
 
 
@@ -235,7 +235,7 @@ def test_a_fingerprint_is_of_what_makes_codes(model, part, same):
     variables = copy.deepcopy(model.variables)
     leaf = jax.tree.leaves(variables["params"][part])[-1]
     leaf.flat[-1] += 1 / 64
-    other = stored.codes_fingerprint({"model": tiny_run.MODEL}, variables)
+    other = fingerprint.of_codes({"model": tiny_run.MODEL}, variables)
     assert (other == model.fingerprint) == same
 
 
@@ -252,7 +252,7 @@ def test_a_fingerprint_is_of_what_makes_codes(model, part, same):
 )
 def test_the_settings_of_the_encoder_count_too(model, change, same):
     section = {"model": tiny_run.MODEL | change}
-    other = stored.codes_fingerprint(section, model.variables)
+    other = fingerprint.of_codes(section, model.variables)
     assert (other == model.fingerprint) == same
 
 
@@ -269,9 +269,7 @@ def test_the_settings_of_the_encoder_count_too(model, change, same):
     ],
 )
 def test_what_a_tokenizer_reads_counts_too(model, change, same):
-    other = stored.codes_fingerprint(
-        {"model": tiny_run.MODEL} | change, model.variables
-    )
+    other = fingerprint.of_codes({"model": tiny_run.MODEL} | change, model.variables)
     assert (other == model.fingerprint) == same
 
 
@@ -279,7 +277,7 @@ def test_each_way_of_reading_has_a_fingerprint_of_its_own(model):
     ways = [{}, {"input": "depth"}, {"input": "depth", "stretch": True}]
     ways += [{"input": "edges"}, {"input": "edges", "stretch": True}]
     prints = {
-        stored.codes_fingerprint({"model": tiny_run.MODEL} | way, model.variables)
+        fingerprint.of_codes({"model": tiny_run.MODEL} | way, model.variables)
         for way in ways
     }
     assert len(prints) == len(ways)

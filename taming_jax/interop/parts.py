@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from taming_jax import stored
+from taming_jax import npz, stored
 from taming_jax.interop.contents import DISCRIMINATOR, Tensors
 from taming_jax.interop.layout import layout
 from taming_jax.interop.matching import Source, Zeros, match
@@ -80,7 +80,7 @@ class Parts:
         for part in self.names:
             path = directory / f"{part}.npz"
             if part != "perceptual":
-                stored.write_arrays(path, self._arrays(part))
+                npz.write(path, self._arrays(part))
                 continue
             read = {name: tensor.read() for name, tensor in self.perceptual.items()}
             save_perceptual(path, to_ours(under("", _LPIPS, PERCEPTUAL), read), source)

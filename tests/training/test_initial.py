@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 from numpy.testing import assert_array_equal
 from tiny_stage import CONFIG, build, random_state
 
-from taming_jax import stored
+from taming_jax import fingerprint, stored
 from taming_jax.training.checkpoints import Checkpoints
 from taming_jax.training.initial import start_from
 
@@ -198,7 +198,7 @@ def test_another_constant_makes_other_codes(fixed_basis):
     model = stored.read(fixed_basis[0], "vqgan")
     moved = jax.tree.map(lambda p: p + 1, model.variables["codebook"])
     variables = {**model.variables, "codebook": moved}
-    other = stored.codes_fingerprint(model.config["vqgan"], variables)
+    other = fingerprint.of_codes(model.config["vqgan"], variables)
     assert other != model.fingerprint
 
 
