@@ -113,7 +113,11 @@ def _prior() -> dict:
             remat=False,
         ),
         sampling=dict(
-            temperature=1.0, top_k=placeholder(int), top_p=0.95, guidance=2.0
+            temperature=1.0,
+            top_k=placeholder(int),
+            top_p=0.95,
+            guidance=2.0,
+            guidance_schedule="constant",
         ),
         # optimizer
         learning_rate=3e-4,

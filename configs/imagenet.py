@@ -127,7 +127,13 @@ def _prior() -> dict:
             dtype="bfloat16",
             remat=True,
         ),
-        sampling=dict(temperature=1.0, top_k=600, top_p=0.92, guidance=1.0),
+        sampling=dict(
+            temperature=1.0,
+            top_k=600,
+            top_p=0.92,
+            guidance=1.0,
+            guidance_schedule="constant",
+        ),
         # optimizer
         learning_rate=2.9e-4,  # 4.5e-6 x 64, the rule of the original's cards
         optimizer=dict(b1=0.9, b2=0.95, weight_decay=0.01),
@@ -255,7 +261,8 @@ def _modern_prior() -> dict:
             temperature=1.0,
             top_k=placeholder(int),
             top_p=placeholder(float),
-            guidance=2.0,  # LlamaGen's at this size; RAR's grows to 15.5
+            guidance=2.0,  # LlamaGen's at this size
+            guidance_schedule="constant",  # RAR's is power-cosine:2.5, up to 15.5
         ),
         # optimizer
         learning_rate=4e-4,

@@ -122,7 +122,11 @@ def _prior() -> dict:
             dropout=0.0,
         ),
         sampling=dict(
-            temperature=0.8, top_k=placeholder(int), top_p=0.95, guidance=3.0
+            temperature=0.8,
+            top_k=placeholder(int),
+            top_p=0.95,
+            guidance=3.0,
+            guidance_schedule="constant",
         ),
         # optimizer
         learning_rate=1.5e-3,

@@ -24,7 +24,7 @@ FLOORS = (
     }
     | {"user_cache"},
     {"models"},
-    {"conditions", "fingerprint", "losses", "orders", "sampling", "stored", "tiling"},
+    {"conditions", "fingerprint", "guidance", "losses", "orders", "sampling", "stored", "tiling"},
     {"data", "interop", "metrics", "pretrained", "training"},
     {"cli", "__main__"},
 )

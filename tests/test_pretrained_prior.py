@@ -126,7 +126,7 @@ def test_another_grid_is_drawn_with_positions_between_those_that_were_learned(wo
     assert prior.generate(KEY, LABELS).shape == (3, 24, 20, 3)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["linear", "power-cosine"])
 def test_guidance_grows_from_none_to_all_of_it(prior, schedule):
     codes = prior.sample(KEY, LABELS, guidance=4.0, guidance_schedule=schedule)
     without = prior.sample(KEY, LABELS, guidance=1.0)
@@ -149,7 +149,7 @@ def test_half_precision_gives_nearly_the_same_logits(workdir, prior):
         ({"condition": [0.5]}, r"float64.*int32 \[B\]"),
         ({"condition": None, "batch": 2}, r"10 classes.*was not told"),
         ({"shape": (8, 8)}, r"shape=\(8, 8\).*positions for \(4, 4\)"),
-        ({"guidance_schedule": "steep"}, r"'steep'.*constant, linear, cosine"),
+        ({"guidance_schedule": "steep"}, r"'steep'.*constant, linear, power-cosine"),
         ({"batch": 2}, r"batch 2, condition 1"),
         ({"top_k": 0}, "top_k"),
         ({"top_p": 0.0}, "top_p"),

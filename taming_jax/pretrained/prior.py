@@ -21,6 +21,7 @@ from flax.traverse_util import unflatten_dict
 from taming_jax import stored
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary, codes_of, image_tokens
+from taming_jax.guidance import guidance_of
 from taming_jax.models.positions import at_grid
 from taming_jax.models.transformer import Transformer
 from taming_jax.orders import is_raster, make_order
@@ -31,13 +32,6 @@ from taming_jax.training import mesh as meshes
 from taming_jax.training.prior import make_transformer
 from taming_jax.training.recipe import PriorRecipe
 from taming_jax.units import Codes, Images
-
-# How guidance grows from 1 to its value, by the share of the sequence that is drawn.
-SCHEDULES = {
-    "constant": np.ones_like,
-    "linear": lambda done: done,
-    "cosine": lambda done: (1.0 - np.cos(np.pi * done)) / 2.0,
-}
 
 
 def load_prior(
@@ -216,8 +210,8 @@ class PretrainedPrior:
           top_k: draw among the k likeliest codes (and those equal to the last of them).
           top_p: draw among the likeliest codes that together have this probability.
           guidance: g in uncond + g (cond - uncond) of the logits; 1: none.
-          guidance_schedule: "constant"; "linear" or "cosine" grow from 1 to g over the
-            sequence (cosine: slowly first).
+          guidance_schedule: how it goes along the sequence, see `guidance`: "constant",
+            "linear", "power-cosine:2.75" or "interval:64", for instance.
           given: int32 [B, h, w], codes to be forced in place; -1 where one is drawn.
           greedy: always the likeliest code.
 
@@ -234,7 +228,7 @@ class PretrainedPrior:
         shape = self.grid if shape is None else tuple(shape)
         guided = guidance != 1
         requests.check_guidance(
-            guidance, guidance_schedule, SCHEDULES, self._recipe.label_dropout > 0
+            guidance, guidance_schedule, self._recipe.label_dropout > 0
         )
         keys, batch = requests.keys(key, batch, prefix, given)
         if prefix is None:
@@ -256,7 +250,7 @@ class PretrainedPrior:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
-            guidance=_schedule(guidance, guidance_schedule, count) if guided else 1.0,
+            guidance=guidance_of(guidance, guidance_schedule, count) if guided else 1.0,
             greedy=greedy,
         )
         return codes_of(tokens, shape, self.module.order)
@@ -297,12 +291,6 @@ class PretrainedPrior:
             return jnp.asarray(requests.tokens(given, self.told, allowed))
         asked = self.vocabulary.checked(given)
         return None if asked is None else self.vocabulary.asked_tokens(asked)
-
-
-def _schedule(guidance: float, schedule: str, count: int) -> np.ndarray:
-    """Guidance of each of `count` tokens, float32 [count]."""
-    done = np.linspace(0.0, 1.0, count, dtype=np.float32)
-    return 1.0 + (guidance - 1.0) * SCHEDULES[schedule](done)
 
 
 def _placed(name: str, array: np.ndarray, mesh) -> jax.Array:

@@ -13,6 +13,7 @@ from taming_jax import pictures, units
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary, codes_of
 from taming_jax.conditions.kinds import Coded
+from taming_jax.guidance import guidance_of
 from taming_jax.sampling import sample_keys, sample_tokens
 from taming_jax.training.recipe import Sampling
 from taming_jax.training.state import TrainState
@@ -55,7 +56,7 @@ def make_show(recipe, model, vocabulary, grid, key, draw, variables, reads, shar
             condition,
             count=grid[0] * grid[1],
             codes=vocabulary.codes,
-            **sampling_arguments(recipe.sampling, vocabulary, PICTURES),
+            **sampling_arguments(recipe.sampling, vocabulary, PICTURES, grid),
         )
         codes = codes_of(tokens, grid, model.order)
         return {"samples": draw(codes, asked.get("label"), _drawn(vocabulary, asked))}
@@ -73,14 +74,17 @@ def _drawn(vocabulary: Vocabulary, asked: Mapping):
     ]
 
 
-def sampling_arguments(sampling: Sampling, vocabulary: Vocabulary, batch: int) -> dict:
-    """The recipe's way to draw, as keywords of `sample_tokens`."""
-    unguided = None if sampling.guidance == 1 else vocabulary.no_label(batch)
+def sampling_arguments(
+    sampling: Sampling, vocabulary: Vocabulary, batch: int, grid: tuple[int, int]
+) -> dict:
+    """The recipe's way to draw grids of codes, as keywords of `sample_tokens`."""
+    guidance, count = sampling.guidance, grid[0] * grid[1]
+    unguided = None if guidance == 1 else vocabulary.no_label(batch)
     return {
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
-        "guidance": sampling.guidance,
+        "guidance": guidance_of(guidance, sampling.guidance_schedule, count),
         "unguided_prefix": unguided,
     }
 

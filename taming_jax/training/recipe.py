@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from taming_jax.conditions.table import requested
+from taming_jax.guidance import check_schedule
 from taming_jax.losses import ADVERSARIAL_LOSSES
 from taming_jax.maps import Input, input_of
 from taming_jax.orders import Order
@@ -251,6 +252,10 @@ class Sampling:
     top_k: int | None = None
     top_p: float | None = None
     guidance: float = 1.0  # 1: none
+    guidance_schedule: str = "constant"  # along the sequence, as `guidance` has them
+
+    def __post_init__(self):
+        check_schedule(self.guidance_schedule)
 
 
 @dataclasses.dataclass(frozen=True)

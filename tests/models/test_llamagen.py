@@ -14,6 +14,7 @@ from golden import FOLDER
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.conditions import Vocabulary
+from taming_jax.guidance import guidance_of
 from taming_jax.interop.formats.tensors import Tensor
 from taming_jax.interop.llamagen_prior import from_llamagen_gpt, names, separated
 from taming_jax.interop.tables import to_ours, to_theirs
@@ -61,9 +62,7 @@ def test_logits_and_loss_equal_the_originals():
 def test_greedy_tokens_equal_the_originals(name):
     """With its interval n the first n + 2 tokens are guided."""
     settings, labels = CONFIG["greedy"][name], integers("in/greedy_labels")
-    guidance = np.full(16, settings["cfg_scale"], np.float32)
-    if settings["cfg_interval"] >= 0:
-        guidance[settings["cfg_interval"] + 2 :] = 1.0
+    interval = f"interval:{settings['cfg_interval']}"
     tokens = sample_tokens(
         MODEL,
         PARAMS,
@@ -72,7 +71,7 @@ def test_greedy_tokens_equal_the_originals(name):
         count=16,
         codes=VOCABULARY.codes,
         unguided_prefix=VOCABULARY.no_label(2),
-        guidance=guidance,
+        guidance=guidance_of(settings["cfg_scale"], interval, 16),
         greedy=True,
     )
     assert_array_equal(tokens, integers(f"out/greedy_{name}"))

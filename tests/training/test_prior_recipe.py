@@ -49,6 +49,7 @@ def test_random_orders_end_at_shares_of_the_run_or_at_steps():
         ({"order": list(range(9))}, "9 places does not fit a grid of 4 x 4"),
         ({"random_order": 1.0}, r"set model\.target_positions=True"),
         ({"random_order": 2.0}, r"random_order=2\.0 is not allowed: .* in \[0, 1\]"),
+        ({"sampling": {"guidance_schedule": "steep"}}, "'steep': there are constant"),
         ({"random_order_end": 0.25}, "not before random_order_start=0.5"),
         ({"model": {"kv_heads": 3}}, "heads=2 do not share kv_heads=3 evenly"),
         ({"model": {"vocab_size": 20}}, "vocab_size=20 .* 16 codes, .* 27 tokens"),
