@@ -24,7 +24,8 @@ FLOORS = (
     }
     | {"user_cache"},
     {"models"},
-    {"conditions", "fingerprint", "guidance", "losses", "orders", "sampling", "stored", "tiling"},
+    {"conditions", "fingerprint", "guidance", "losses", "orders", "sampling"}
+    | {"stored", "tiling"},
     {"data", "interop", "metrics", "pretrained", "training"},
     {"cli", "__main__"},
 )
