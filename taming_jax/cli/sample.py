@@ -9,8 +9,9 @@ says, unless it is said here. With --given the codes of a picture are kept where
 says (top half, left half, or a box x0,y0,x1,y1 in [0, 1]) and the rest is drawn.
 
 OUTPUT must be new, or hold a part of the same request, which is then completed: its
-request.json says which. Several processes share the batches, and the files are those
-that one would write.
+request.json says which. A larger --count goes on, too, where one thing is asked for.
+Devices share each batch and several processes the batches, and the files are those that
+one would write.
 """
 
 import argparse
@@ -19,7 +20,6 @@ from collections.abc import Mapping
 
 from taming_jax.cli import arguments
 from taming_jax.cli.output import PartsDirectory
-from taming_jax.files import whole_file
 
 KEPT = {"top": (0.0, 0.0, 1.0, 0.5), "left": (0.0, 0.0, 0.5, 1.0)}
 
@@ -59,110 +59,64 @@ def run(args: argparse.Namespace) -> None:
     """Draws what is missing, then writes what is made of all of it."""
     import jax
 
-    from taming_jax import load_prior, pictures, processes
+    from taming_jax import load_prior, processes
+    from taming_jax.cli import samples
     from taming_jax.cli.conditions import asked_for
-    from taming_jax.metrics.shares import batch_starts
+    from taming_jax.cli.devices import batch_over, own_mesh
+    from taming_jax.cli.progress import Progress
     from taming_jax.pretrained.drawing import draw
 
     arguments.start_processes(args)
-    prior = load_prior(arguments.model_path(args))
+    prior = load_prior(arguments.model_path(args), mesh=own_mesh())
+    batch_size = batch_over(args.batch_size)
     asked = asked_for(args.classes, args.condition, args.count, prior)
     given = {name: getattr(args, name) for name in SETTINGS}
     settings = {name: value for name, value in given.items() if value is not None}
     settings["shape"] = _shape(args, prior)
     given = _given(args, prior) if args.given else None
-    request = _request(prior, asked, args.seed, given, settings)
-    output = PartsDirectory(args.output, request)
+    request = _request(prior, asked, args.count, args.seed, given, settings)
     total = len(jax.tree.leaves(asked)[0])
-    paths = [output.path / f"{i:05}.png" for i in range(total)]
-    starts = (
-        start
-        for start in batch_starts(total, args.batch_size)
-        if not all(path.exists() for path in paths[start : start + args.batch_size])
+    output = PartsDirectory(
+        args.output, request, count_grows=total == args.count, of_all=samples.OF_ALL
     )
+    starts, left = samples.unfinished(output.path, total, batch_size)
     batches = draw(
-        prior, asked, seed=args.seed, batch_size=args.batch_size, starts=starts,
+        prior, asked, seed=args.seed, batch_size=batch_size, starts=starts,
         given=given, **settings,
     )  # fmt: skip
-    for start, drawn in output.begun_with(batches):
-        for path, picture in zip(paths[start:], drawn, strict=False):
-            pictures.write_png(path, picture)
+    samples.write(output.path, output.begun_with(batches), Progress(left))
     processes.barrier("the last picture", seconds=24 * 3600)
     if processes.is_first():
-        _put_together(output.path, paths, prior, asked, args.count)
-    print(f"{total} pictures in {args.output}, side by side in grid.png")
+        shown = samples.put_together(output.path, prior, asked, args.count)
+        which = "all" if shown == total else f"{shown:,} of them"
+        print(f"{total:,} pictures in {args.output}, {which} side by side in grid.png")
 
 
-def _request(prior, asked, seed, given, settings) -> dict:
+def _request(prior, asked, count: int, seed, given, settings) -> dict:
     """What makes the pictures what they are, in JSON's types."""
     vqgan = prior.tokenizer()
     return {
         "prior": {"directory": str(prior.directory), "step": prior.step},
         "tokenizer": {"step": vqgan.step, "fingerprint": vqgan.fingerprint},
         "seed": seed,
-        **_in_short(asked),
+        **_in_short(asked, count),
         "given": None if given is None else given.tolist(),
         **prior.default_settings,
         **settings,
     }
 
 
-def _in_short(asked) -> dict:
-    """Labels as they are; of all else a digest."""
+def _in_short(asked, count: int) -> dict:
+    """How many of what: labels as they are, of all else a digest."""
     import jax
 
-    if not isinstance(asked, Mapping):
-        return {"labels": asked.tolist()}
+    each = jax.tree.map(lambda part: part[::count], asked)
+    if not isinstance(each, Mapping):
+        return {"labels": each.tolist(), "count": count}
     digest = hashlib.sha256()
-    for part in jax.tree.leaves(asked):
+    for part in jax.tree.leaves(each):
         digest.update(part.tobytes())
-    return {"conditions": list(asked), "digest": digest.hexdigest()}
-
-
-def _put_together(output, paths, prior, asked, count: int) -> None:
-    """samples.npz and grid.png, of the pictures in the files."""
-    import numpy as np
-
-    from taming_jax import pictures
-
-    drawn, labels = np.stack([pictures.read_png(path) for path in paths]), asked
-    if is_told := isinstance(asked, Mapping):
-        labels = asked.get("label", np.arange(len(drawn), dtype=np.int32) // count)
-    with whole_file(output / "samples.npz") as file:
-        np.savez(file, drawn, labels=labels)
-    shown = [] if not is_told else _conditions(prior, asked, drawn.shape[2], count)
-    if prior.class_names:
-        names = [prior.class_names[i] for i in labels]
-        drawn = pictures.captioned(drawn, names)
-        shown = [pictures.captioned(part, names[::count]) for part in shown]
-    if not shown:
-        pictures.write_png(output / "grid.png", _grid(drawn, count))
-        return
-    rows = drawn.reshape(-1, count, *drawn.shape[1:])
-    left = np.stack(shown, axis=1)  # [rows, conditions, H, W, 3]
-    rows = np.concatenate([left, rows], axis=1)
-    pictures.write_png(output / "grid.png", pictures.grid(list(rows), rows.shape[1]))
-
-
-def _conditions(prior, asked, size: int, count: int) -> list:
-    """What each row of the grid was asked for by: [rows,H,W,3] of each condition."""
-    import jax
-
-    return [
-        kind.draw(jax.tree.map(lambda part: part[::count], asked[name]), size)
-        for name, kind in prior.vocabulary.told.items()
-        if name != "label"
-    ]
-
-
-def _grid(drawn, count: int):
-    """[N,H,W,C], each class `count` times -> one picture, not taller than wide."""
-    from taming_jax.pictures import grid
-
-    rows = drawn.reshape(-1, count, *drawn.shape[1:])
-    if len(rows) > count:
-        rows = rows.swapaxes(0, 1)
-    return grid(list(rows), rows.shape[1])
+    return {"conditions": list(each), "digest": digest.hexdigest(), "count": count}
 
 
 def _shape(args, prior) -> tuple[int, int]:
