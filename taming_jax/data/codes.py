@@ -132,6 +132,7 @@ class CodesSource:
 
     chunk = 1024  # so many are read in the time that a call through tf.data takes
     region_names = ()
+    one_of = ()
 
     def __init__(self, directory: epath.Path, split: str, about: Mapping[str, Any]):
         about_split = about["splits"][split]

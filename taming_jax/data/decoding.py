@@ -4,8 +4,10 @@
     bytes --open, upright, one channel-->  the same, of a map ----> [S,S]
 
 A map is a grey picture: depth and edges are its brightness, float32 in [0, 1], 8 or 16
-bits alike; the classes of a segmentation are the values in its pixels as they are, of
-a palette the numbers of its entries, and never mixed.
+bits alike. Depth may also be float32 in the four bytes of RGBA, as the paper's files
+have it, and goes from its least to its greatest value over [0, 1]. The classes of a
+segmentation are the values in its pixels as they are, of a palette the numbers of its
+entries, and never mixed.
 
 Fast where it counts: a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size straight
 from its DCT coefficients (the smallest that is not below S), and only the square that
@@ -23,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 from etils import epath
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -115,6 +117,13 @@ def decode_square(
     return values(picture)
 
 
+def upright_size(encoded: bytes) -> tuple[int, int]:
+    """(W, H) of a picture or map as it is looked at; its pixels are not decoded."""
+    picture = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
+    return picture.size[::-1] if turned else picture.size
+
+
 def _read(path: str | PurePath, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
     try:
         return decode(epath.Path(path).expanduser().read_bytes())
@@ -165,10 +174,29 @@ def _map(encoded: bytes, kind: str) -> Image.Image:
         return Image.fromarray(values.astype(np.int32))
     if picture.mode.startswith("I"):
         return Image.fromarray((np.asarray(picture) / 65_535).astype(np.float32))
-    values = np.asarray(picture.convert("RGB"))
-    if (values != values[..., :1]).any():
+    if kind == "depth" and picture.mode == "RGBA" and not _is_grey(picture):
+        return Image.fromarray(_stretched_floats(picture))
+    if not _is_grey(picture):
         raise ValueError(f"it has colours; a map of {kind} is a grey picture")
+    values = np.asarray(picture.convert("RGB"))
     return Image.fromarray((values[..., 0] / 255).astype(np.float32))
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    values = np.asarray(picture.convert("RGB"))
+    return bool((values == values[..., :1]).all())
+
+
+def _stretched_floats(picture: Image.Image) -> np.ndarray:
+    """RGBA, whose bytes are float32, least significant first -> [H,W] in [0, 1]."""
+    depth = np.ascontiguousarray(picture).view("<f4")[..., 0].astype(np.float32)
+    if not np.isfinite(depth).all():
+        raise ValueError(
+            "it has colours, and read as float32 in four bytes not all is finite; a "
+            "map of depth is a grey picture, or such floats"
+        )
+    depth = depth - depth.min()
+    return depth / max(np.float32(1e-8), depth.max())
 
 
 def _classes(picture: Image.Image) -> np.ndarray:

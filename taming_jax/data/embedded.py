@@ -22,6 +22,7 @@ class EmbeddedSource:
     """Pictures rendered on demand; a `Source`. Chance plays no part in reading them."""
 
     chances = ()
+    one_of = ()
     chunk = 32  # pictures drawn in one call, which share what a call of numpy costs
 
     def __init__(self, dataset: ModuleType, split: str, count: int, image_size: int):

@@ -1,20 +1,23 @@
-"""A source of encoded pictures, wherever they are stored.
+"""A source of encoded pictures, wherever they are stored, and of maps beside them.
 
     index --store.fetch--> bytes, label --decode_square--> uint8 [S,S,3]
+    index --maps[kind].fetch--> bytes   --decode_square--> [S,S], in the same view
 
-The same file is read as what is asked for: a picture, or a map of one channel. Folders,
-lists and record files differ in their store alone.
+Without maps the same file is read as what is asked for: a picture, or a map of one
+channel. Folders, lists and record files differ in their stores alone.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 
-from taming_jax.data.decoding import decode_square, reason
+from taming_jax.data.decoding import decode_square, reason, upright_size
 from taming_jax.data.source import BadRecords, Field, UnreadableError, is_mirrored
 
 CROPS = ("random", "center")
+NO_MAPS: Mapping = MappingProxyType({})
 
 
 class Store(Protocol):
@@ -43,6 +46,8 @@ class EncodedSource:
 
     Args:
       store: the pictures.
+      maps: of the pictures, by kind, in the same order; none: each file is read as a
+        picture or as a map.
       image_size: S, to which the shortest side is resized.
       crop: in training, "random" or "center"; evaluation always takes the centre.
       flip: whether training mirrors every other picture.
@@ -57,6 +62,7 @@ class EncodedSource:
     def __init__(
         self,
         store: Store,
+        maps: Mapping[str, Store] = NO_MAPS,
         *,
         image_size: int,
         crop: str,
@@ -73,44 +79,59 @@ class EncodedSource:
                 f"data.zoom is {zoom} and data.crop {crop!r}; a zoom of 1 or more says "
                 "how far random crops move: set data.zoom=1.0, or data.crop='random'"
             )
-        self._store, self._size = store, image_size
+        self._stores, self._size = {"image": store, **maps}, image_size
         self._random, self._flip, self._zoom = crop == "random", flip, zoom
         self.chances = (*(("across", "down") * self._random), *(("mirror",) * flip))
         self.class_names = store.class_names
-        self.identity = store.identity
+        self.identity = dict(store.identity)
+        if maps:
+            digests = {kind: those.identity["digest"] for kind, those in maps.items()}
+            self.identity["maps"] = digests
         square = (image_size, image_size)
-        self.example_spec = {
+        spec = {
             "image": Field("uint8", (*square, 3)),
             "segmentation": Field("int32", square),
             "depth": Field("float32", square),
             "edges": Field("float32", square),
         }
+        self.one_of = () if maps else tuple(spec)
+        self.example_spec = {kind: spec[kind] for kind in self.one_of or self._stores}
         if self.class_names:
             self.example_spec["label"] = Field("int32", ())
         self.bad = BadRecords(len(store), max_bad_share)
 
     def __len__(self) -> int:
-        return len(self._store)
+        return len(self._stores["image"])
 
     def read(
         self, indices: np.ndarray, chances: np.ndarray | None, keep: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """As `Source.read`."""
-        kinds = [name for name in keep if name != "label"]
+        """As `Source.read`; maps of another size than their picture are unreadable."""
         batch = {name: [] for name in keep}
         for row, index in enumerate(indices):
-            try:
-                encoded, label = self._store.fetch(index)
-                view = self._view(None if chances is None else chances[row])
-                for kind in kinds:
-                    square = decode_square(encoded, self._size, *view, kind=kind)
-                    batch[kind].append(square)
-            except Exception as error:
-                name = self._store.name(index)
-                raise UnreadableError(int(index), name, reason(error)) from error
-            if "label" in keep:
-                batch["label"].append(np.int32(label))
+            view = self._view(None if chances is None else chances[row])
+            for name, value in self._example(int(index), view, keep):
+                batch[name].append(value)
         return {name: np.stack(rows) for name, rows in batch.items()}
+
+    def _example(self, index: int, view, keep: Sequence[str]):
+        """Yields (name, value) of each entry; `view` is what `_view` gives."""
+        fetched, size = {}, None
+        try:
+            for name in keep:
+                which = name if name in self._stores else "image"
+                store = self._stores[which]
+                if which not in fetched:
+                    fetched[which] = store.fetch(index)
+                encoded, label = fetched[which]
+                if name == "label":
+                    yield name, np.int32(label)
+                    continue
+                yield name, decode_square(encoded, self._size, *view, kind=name)
+                size = _same_size(size, encoded)
+        except Exception as error:
+            name = store.name(index)
+            raise UnreadableError(index, name, reason(error)) from error
 
     def _view(self, chances: np.ndarray | None):
         """Place, mirroring and zoom of a picture, as `decode_square` takes them."""
@@ -118,3 +139,14 @@ class EncodedSource:
             return None, False, 1.0
         place = tuple(chances[:2]) if self._random else None
         return place, self._flip and is_mirrored(chances), self._zoom
+
+
+def _same_size(size: tuple[int, int] | None, encoded: bytes) -> tuple[int, int]:
+    """The size of the file; ValueError if it is not that of the one before."""
+    own = upright_size(encoded)
+    if size not in (None, own):
+        raise ValueError(
+            f"it has {own[0]} x {own[1]} pixels, and the picture or map that goes with "
+            f"it {size[0]} x {size[1]}"
+        )
+    return own

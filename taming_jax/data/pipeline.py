@@ -181,6 +181,13 @@ def _kept(source: Source, keep: Sequence[str]) -> dict[str, Field]:
             "ask for those (a folder has labels if all its pictures lie in "
             "sub-directories)"
         )
+    if len(both := [name for name in keep if name in source.one_of]) > 1:
+        kind = both[both[0] == "image"]
+        raise ValueError(
+            f"asked for {' and '.join(both)}, and each file of these data is one of "
+            f"them: say where the maps of the pictures are by data.train_maps.{kind} "
+            f"(and data.val_maps.{kind}, where data.val is a path)"
+        )
     return {name: offered[name] for name in keep}
 
 

@@ -42,6 +42,7 @@ class Source(Protocol):
       identity: names the data set in JSON's types, wherever it lies on the disk: equal
         for equal data, different for others. Neither size nor augmentation enters.
       example_spec: the fields that `read` can give, by name; `image` or `codes` is one.
+      one_of: fields of which an example is one, so that only one can be read.
       chances: those of `CHANCES` that make a difference to `read`.
       chunk: so many examples are best read in one call.
       bad: the records that could not be read so far; `len(source.bad)` counts them.
@@ -51,6 +52,7 @@ class Source(Protocol):
     region_names: Sequence[str]
     identity: Mapping[str, object]
     example_spec: Mapping[str, Field]
+    one_of: Sequence[str]
     chances: Sequence[str]
     chunk: int
     bad: "BadRecords"

@@ -32,7 +32,7 @@ FIXED = ("seed", "data", "{stage}.model", "{stage}.discriminator",
 # (The adversarial weight may not become or leave 0: without one there is no adversary.
 # Nor may those of LeCAM and R1, which remember something.)
 # Where the data lie is no part of what they are: their identity is compared.
-PLACES = ("data.train", "data.val")
+PLACES = ("data.train", "data.val")  # and those of their maps
 
 
 @contextlib.contextmanager
@@ -200,7 +200,7 @@ def _compare(
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         ours = key.split(".")[0] in ("seed", "data", "mesh", stage)
-        if old == new or key in PLACES or not ours:
+        if old == new or key.startswith(PLACES) or not ours:
             continue
         comes_or_goes = key == f"{stage}.adversarial_weight" and 0 in (old, new)
         if comes_or_goes or any(f"{key}.".startswith(f"{name}.") for name in fixed):

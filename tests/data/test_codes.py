@@ -127,7 +127,7 @@ class Paired:
     """Pictures, with their green as depth: cropped and mirrored as they are."""
 
     def __init__(self, source):
-        self._source = source
+        self._source, self.one_of = source, ()
         self.example_spec = {**source.example_spec, "depth": Field("float32", (16, 16))}
 
     def __getattr__(self, name):

@@ -75,7 +75,9 @@ def test_all_fields_of_an_example_are_cut_and_mirrored_alike(tmp_path):
     for name in "abcd":
         write(tmp_path / f"{name}.png", rng.integers(0, 256, (16, 40), np.uint8))
     fields = ("image", "segmentation", "depth", "edges")
-    batches = train_batches(folder(tmp_path), batch_size=4, seed=3, keep=fields)
+    maps = dict.fromkeys(fields[1:], tmp_path)
+    source = folder(tmp_path, train_maps=maps, val_maps=maps)
+    batches = train_batches(source, batch_size=4, seed=3, keep=fields)
     shown = [next(batches) for _ in range(4)]
     views = {batch["segmentation"].tobytes() for batch in shown}
     assert len(views) == 4

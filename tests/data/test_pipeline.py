@@ -25,7 +25,7 @@ class Numbered:
             "chance": Field("float32", (3,)),
         }
         self.bad = BadRecords(count, share)
-        self.chances, self.chunk = CHANCES, chunk
+        self.chances, self.chunk, self.one_of = CHANCES, chunk, ()
         self.reads = 0
         self._count, self._broken = count, broken
 

@@ -18,7 +18,7 @@ class Shades:
     """Noise that is dark, or light: an object that anyone can tell from the other."""
 
     class_names = ("dark", "light")
-    chunk = 4
+    chunk, one_of = 4, ()
 
     def __init__(self, count: int, size: int = 8, name: str = "shades"):
         self._count = count

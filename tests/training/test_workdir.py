@@ -122,6 +122,15 @@ def test_data_may_move(tmp_path):
     assert begin(tmp_path, changed("data.train", "elsewhere")) == []
 
 
+def test_maps_may_move_with_their_pictures(tmp_path):
+    before, after = (
+        CONFIG | {"data": {**CONFIG["data"], "train_maps": {"depth": place}}}
+        for place in ("here", "there")
+    )
+    begin(tmp_path, before)
+    assert begin(tmp_path, after) == []
+
+
 def test_a_refusal_changes_nothing(tmp_path):
     begin(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
