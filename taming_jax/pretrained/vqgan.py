@@ -231,9 +231,7 @@ class PretrainedVQGAN:
     def _place(self, batch):
         if self._mesh is None:
             return jnp.asarray(batch)
-        whole = len(batch) % self._shards == 0
-        place = meshes.batch_sharding if whole else meshes.replicated
-        return jax.device_put(batch, place(self._mesh))
+        return meshes.placed(batch, self._mesh)
 
 
 def _cast(variables, dtype):

@@ -91,6 +91,22 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
+def placed(batch: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """The rows of each array split over data x fsdp, where they can be split evenly.
+
+    Else all rows on every device. Without a mesh, as they are.
+    """
+    if mesh is None:
+        return batch
+    shards = math.prod(mesh.shape[axis] for axis in BATCH)
+
+    def place(array):
+        split = len(array) % shards == 0
+        return jax.device_put(array, (batch_sharding if split else replicated)(mesh))
+
+    return jax.tree.map(place, batch)
+
+
 def spread(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     """The batch split over all axes, for what has no other use of `tensor`.
 
