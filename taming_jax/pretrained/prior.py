@@ -102,6 +102,7 @@ def load_prior(
         config=model.config,
         directory=model.directory,
         step=model.step,
+        mesh=mesh,
     )
 
 
@@ -138,12 +139,14 @@ class PretrainedPrior:
         config: Mapping[str, Any],
         directory,
         step: int,
+        mesh: jax.sharding.Mesh | None = None,
     ):
         self.module, self.params, self.vocabulary = module, params, vocabulary
         self.vqgan, self.condition_vqgan = vqgan, condition_vqgan
         self.class_names, self._recipe = tuple(class_names), recipe
         self.config, self.directory, self.step = config, directory, step
         self.told, self.any_grid, self.grid = told, any_grid, module.grid
+        self._mesh = mesh
         self.order = make_order(module.order or "raster", module.grid)
 
         def logits(params, prefix, codes):
@@ -237,6 +240,10 @@ class PretrainedPrior:
         if given is not None:
             requests.check_given(given.shape[1:], shape)
             given = image_tokens(given, self.module.order)
+        unguided = self.vocabulary.no_label(batch) if guided else None
+        keys, prefix, unguided, given = meshes.placed(
+            (keys, prefix, unguided, given), self._mesh
+        )
         count = shape[0] * shape[1]
         tokens = sample_tokens(
             self.module,
@@ -245,7 +252,7 @@ class PretrainedPrior:
             prefix,
             count=count,
             codes=self.vocabulary.codes,
-            unguided_prefix=self.vocabulary.no_label(batch) if guided else None,
+            unguided_prefix=unguided,
             given=given,
             temperature=temperature,
             top_k=top_k,
