@@ -13,17 +13,36 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from taming_jax.cli import sizes
 from taming_jax.conditions.table import coded
 
 
-def asked_for(classes: str, condition: str | None, count: int, prior) -> Any:
+def asked_for(
+    classes: str,
+    condition: str | None,
+    count: int,
+    prior,
+    *,
+    shape: tuple[int, int] | None = None,
+    pictures: int = 1,
+) -> Any:
     """What is drawn, each `count` times: labels int32 [N], or a dict by conditions.
 
     Of labels together with another condition, each class is asked for of each file.
 
+    Args:
+      classes: as --classes has them.
+      condition: the files of --condition.
+      count: how often each is drawn.
+      prior: who is told.
+      shape: (h, w) of the codes; maps are read as large; None: the prior's own.
+      pictures: how many there are to be completed, one after the other. Each is asked
+        for all labels; it goes with the file in its place, or all with the only one.
+
     Raises:
       ValueError: for what this prior is not told, or what cannot be read.
     """
+    shape = shape or prior.grid
     kinds = dict(prior.vocabulary.told)
     if not kinds and classes != "all":
         raise ValueError(
@@ -31,16 +50,17 @@ def asked_for(classes: str, condition: str | None, count: int, prior) -> Any:
         )
     labels = _labels(classes, kinds.pop("label", None))
     if not kinds and condition is not None and prior.condition_vqgan is not None:
-        maps = _read_maps(condition, prior.condition_vqgan.input, prior)
-        return {prior.told: maps.repeat(count, axis=0)}
+        maps = _read_maps(condition, prior.condition_vqgan.input, prior, shape)
+        rows = _rows(len(maps), pictures).repeat(count)
+        return {prior.told: maps[rows]}
     if not kinds:
         if condition is not None:
             raise ValueError(
                 f"--condition {condition}: this prior is told {prior.told}, leave it "
                 "out"
             )
-        size = count if labels is None else len(labels) * count
-        return np.zeros(size, np.int32) if labels is None else labels.repeat(count)
+        each = np.zeros(1, np.int32) if labels is None else labels
+        return np.tile(each.repeat(count), pictures)
     if condition is None or len(kinds) > 1:
         wanted = " and ".join(kinds)
         raise ValueError(
@@ -48,10 +68,10 @@ def asked_for(classes: str, condition: str | None, count: int, prior) -> Any:
             + ("give --condition FILE|DIR" if len(kinds) == 1 else "use load_prior")
         )
     ((name, kind),) = kinds.items()
-    asked = _read(condition, name, kind, prior)
+    asked = _read(condition, name, kind, prior, shape)
     files = len(next(iter(asked.values())) if isinstance(asked, dict) else asked)
     per_file = count * (1 if labels is None else len(labels))
-    rows = np.arange(files).repeat(per_file)
+    rows = _rows(files, pictures).repeat(per_file)
     picked = (
         {key: part[rows] for key, part in asked.items()}
         if isinstance(asked, dict)
@@ -59,7 +79,17 @@ def asked_for(classes: str, condition: str | None, count: int, prior) -> Any:
     )
     if labels is None:
         return {name: picked}
-    return {"label": np.tile(labels.repeat(count), files), name: picked}
+    return {"label": np.tile(labels.repeat(count), len(rows) // per_file), name: picked}
+
+
+def _rows(files: int, pictures: int) -> np.ndarray:
+    """Which file is asked for by each row, int [max(files, pictures)]."""
+    if files != pictures and min(files, pictures) != 1:
+        raise ValueError(
+            f"--condition has {files} files and --given {pictures} pictures: give as "
+            "many of both, in the order of their names, or a single one"
+        )
+    return np.arange(max(files, pictures)) % files
 
 
 def _labels(classes: str, kind):
@@ -79,13 +109,13 @@ def _labels(classes: str, kind):
     return np.asarray(asked, np.int32)
 
 
-def _read(condition: str, name: str, kind, prior) -> Any:
+def _read(condition: str, name: str, kind, prior, shape) -> Any:
     """The files of --condition -> what the kind is told, [files, ...]."""
     from taming_jax.maps import Input
 
     if name == "low_resolution" or coded([name]):
         given = Input(*kind.input) if coded([name]) else Input()
-        return _read_maps(condition, given, prior)
+        return _read_maps(condition, given, prior, shape)
     place = epath.Path(condition).expanduser()
     paths = sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not paths or not all(path.exists() for path in paths):
@@ -99,13 +129,13 @@ def _read(condition: str, name: str, kind, prior) -> Any:
     return stacked if len(kind.entries) > 1 else stacked[kind.entries[0]]
 
 
-def _read_maps(condition: str, given, prior) -> np.ndarray:
-    """Pictures or maps, squares as large as what is drawn, as they are told."""
-    from taming_jax.data import list_images, read_square
+def _read_maps(condition: str, given, prior, shape) -> np.ndarray:
+    """Pictures or maps, as large as what is drawn, as they are told."""
+    from taming_jax.data import list_images
 
-    side = prior.grid[0] * prior.tokenizer().stride
-    paths = list_images(condition)
-    read = [read_square(path, side, given.kind) for path in paths]
+    stride = prior.tokenizer().stride
+    size = shape[0] * stride, shape[1] * stride
+    read = [sizes.read(path, size, given.kind) for path in list_images(condition)]
     return np.asarray(given.read(np.stack(read)))
 
 

@@ -5,8 +5,10 @@ samples.npz (uint8 [N,H,W,C] as arr_0, which the usual evaluators read, and int3
 beside it). With --condition FILE|DIR each file is what pictures are asked for by: a
 map, a small picture, or JSON with boxes and box_classes, or keypoints, of objects; it
 stands at the left of its row in grid.png. How it is drawn is as the prior's recipe
-says, unless it is said here. With --given the codes of a picture are kept where --keep
-says (top half, left half, or a box x0,y0,x1,y1 in [0, 1]) and the rest is drawn.
+says, unless it is said here. With --given IMAGE|DIR the codes of pictures are kept
+where --keep says (top half, left half, a box x0,y0,x1,y1 in [0, 1], or where a mask is
+white) and the rest is drawn; a picture, and what is kept of it, stand at the left of
+their row. See docs/sampling.md.
 
 OUTPUT must be new, or hold a part of the same request, which is then completed: its
 request.json says which. A larger --count goes on, too, where one thing is asked for.
@@ -16,12 +18,11 @@ one would write.
 
 import argparse
 import hashlib
+import warnings
 from collections.abc import Mapping
 
-from taming_jax.cli import arguments
+from taming_jax.cli import arguments, completion, sizes
 from taming_jax.cli.output import PartsDirectory
-
-KEPT = {"top": (0.0, 0.0, 1.0, 0.5), "left": (0.0, 0.0, 0.5, 1.0)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="so many of each class or condition, or in all (default: %(default)s)",
     )
-    parser.add_argument("--given", metavar="IMAGE", help="a picture to be completed")
-    parser.add_argument(
-        "--keep", default="top", metavar="top|left|x0,y0,x1,y1", help="of --given"
-    )
-    for name in ("height", "width"):
-        parser.add_argument(f"--{name}", type=int, metavar="PIXELS")
+    completion.add_arguments(parser)
+    sizes.add_arguments(parser)
     for name, kind in SETTINGS.items():
         parser.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper())
+    parser.add_argument(
+        "--guidance_schedule",
+        metavar="NAME[:NUMBER]",
+        help="constant, linear, power-cosine[:POWER] or interval:N",
+    )
     arguments.add_model(parser)
     arguments.add_processes(parser)
 
@@ -65,29 +67,39 @@ def run(args: argparse.Namespace) -> None:
     from taming_jax.cli.devices import batch_over, own_mesh
     from taming_jax.cli.progress import Progress
     from taming_jax.pretrained.drawing import draw
+    from taming_jax.pretrained.requests import LateCodes
 
     arguments.start_processes(args)
     prior = load_prior(arguments.model_path(args), mesh=own_mesh())
     batch_size = batch_over(args.batch_size)
-    asked = asked_for(args.classes, args.condition, args.count, prior)
-    given = {name: getattr(args, name) for name in SETTINGS}
-    settings = {name: value for name, value in given.items() if value is not None}
-    settings["shape"] = _shape(args, prior)
-    given = _given(args, prior) if args.given else None
+    shape = sizes.grid_of(args, prior)
+    given = completion.given(args.given, args.keep, prior, shape)
+    asked = asked_for(
+        args.classes, args.condition, args.count, prior, shape=shape,
+        pictures=len(given.codes) if given else 1,
+    )  # fmt: skip
+    said = {name: getattr(args, name) for name in [*SETTINGS, "guidance_schedule"]}
+    settings = {name: value for name, value in said.items() if value is not None}
+    settings["shape"] = shape
     request = _request(prior, asked, args.count, args.seed, given, settings)
     total = len(jax.tree.leaves(asked)[0])
     output = PartsDirectory(
         args.output, request, count_grows=total == args.count, of_all=samples.OF_ALL
     )
+    if given and (late := given.late(prior)) and processes.is_first():
+        print(late)
     starts, left = samples.unfinished(output.path, total, batch_size)
     batches = draw(
         prior, asked, seed=args.seed, batch_size=batch_size, starts=starts,
-        given=given, **settings,
+        given=given and given.of_each(total), **settings,
     )  # fmt: skip
-    samples.write(output.path, output.begun_with(batches), Progress(left))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LateCodes)  # it has been said
+        samples.write(output.path, output.begun_with(batches), Progress(left))
     processes.barrier("the last picture", seconds=24 * 3600)
     if processes.is_first():
-        shown = samples.put_together(output.path, prior, asked, args.count)
+        beside = given.beside(total // args.count) if given else ()
+        shown = samples.put_together(output.path, prior, asked, args.count, beside)
         which = "all" if shown == total else f"{shown:,} of them"
         print(f"{total:,} pictures in {args.output}, {which} side by side in grid.png")
 
@@ -100,7 +112,7 @@ def _request(prior, asked, count: int, seed, given, settings) -> dict:
         "tokenizer": {"step": vqgan.step, "fingerprint": vqgan.fingerprint},
         "seed": seed,
         **_in_short(asked, count),
-        "given": None if given is None else given.tolist(),
+        "given": given and hashlib.sha256(given.codes.tobytes()).hexdigest(),
         **prior.default_settings,
         **settings,
     }
@@ -117,40 +129,3 @@ def _in_short(asked, count: int) -> dict:
     for part in jax.tree.leaves(each):
         digest.update(part.tobytes())
     return {"conditions": list(each), "digest": digest.hexdigest(), "count": count}
-
-
-def _shape(args, prior) -> tuple[int, int]:
-    """`--height` and `--width` -> (h, w) of the codes; the prior's own by default."""
-    stride = prior.tokenizer().stride
-    pixels = [
-        asked or side * stride
-        for asked, side in zip((args.height, args.width), prior.grid, strict=True)
-    ]
-    return tuple(n // stride for n in pixels)
-
-
-def _given(args, prior):
-    """`--given` and `--keep` -> codes int32 [h,w], -1 where they are drawn."""
-    import numpy as np
-
-    from taming_jax.cli.conditions import numbers
-    from taming_jax.data import read_square
-    from taming_jax.units import from_uint8
-
-    height, width = prior.grid
-    if height != width:
-        raise ValueError(
-            f"--given is for square pictures; this prior's are {prior.grid}"
-        )
-    picture = read_square(args.given, height * prior.vqgan.stride)
-    codes = np.asarray(prior.vqgan.encode(from_uint8(picture[None])))[0]
-    box = KEPT.get(args.keep) or numbers(args.keep, "--keep", float)
-    if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
-        raise ValueError(
-            f"--keep {args.keep}: say top, left, or x0,y0,x1,y1 with 0 <= x0 < x1 <= 1 "
-            "and y likewise"
-        )
-    x0, y0, x1, y1 = np.round(np.multiply(box, [width, height] * 2)).astype(int)
-    given = np.full(prior.grid, -1, np.int32)
-    given[y0:y1, x0:x1] = codes[y0:y1, x0:x1]
-    return given

@@ -34,15 +34,13 @@ def draw(
       seed: of the samples.
       batch_size: how many are drawn at once; the last batch is smaller.
       starts: of the batches to be drawn; None: of all.
-      given: int32 [h,w], codes that all samples have, -1 where they are drawn.
+      given: int32 [N,h,w], codes that each sample has, -1 where they are drawn.
       settings: keywords of `PretrainedPrior.sample`; what is not given is as the recipe
         of the prior has it.
     """
     settings = prior.default_settings | settings
     count = len(jax.tree.leaves(asked)[0])
     keys = sample_keys(jax.random.key(seed), count)
-    if given is not None:
-        settings["given"] = np.broadcast_to(given, (batch_size, *given.shape))
     for start in range(0, count, batch_size) if starts is None else starts:
         # The last batch is filled up, so that nothing is compiled for its size.
         rows = np.minimum(np.arange(start, start + batch_size), count - 1)
@@ -51,5 +49,7 @@ def draw(
             condition = jax.tree.map(lambda part, rows=rows: part[rows], asked)
         elif isinstance(asked, Mapping):  # what a published prior is told
             condition = next(iter(asked.values()))[rows]
+        if given is not None:
+            settings["given"] = given[rows]
         images = prior.generate(keys[rows], condition, **settings)
         yield start, to_uint8(images)[: count - start]

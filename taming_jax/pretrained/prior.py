@@ -10,6 +10,7 @@ batch is; what goes in is checked here, before anything is compiled.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -216,6 +217,7 @@ class PretrainedPrior:
           guidance_schedule: how it goes along the sequence, see `guidance`: "constant",
             "linear", "power-cosine:2.75" or "interval:64", for instance.
           given: int32 [B, h, w], codes to be forced in place; -1 where one is drawn.
+            A warning, `requests.LateCodes`, says if some come too late to be known.
           greedy: always the likeliest code.
 
         Raises:
@@ -239,6 +241,8 @@ class PretrainedPrior:
         requests.check_places(shape, prefix.shape[1], self.module.length)
         if given is not None:
             requests.check_given(given.shape[1:], shape)
+            if late := requests.late_codes(given, self.module.order):
+                warnings.warn(late, requests.LateCodes, stacklevel=2)
             given = image_tokens(given, self.module.order)
         unguided = self.vocabulary.no_label(batch) if guided else None
         keys, prefix, unguided, given = meshes.placed(

@@ -4,12 +4,16 @@ What is asked for comes back in the form that compiled functions take; values ar
 at here, once, on the host.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from taming_jax.conditions import image_tokens
 from taming_jax.guidance import check_schedule
 from taming_jax.sampling import sample_keys
+from taming_jax.units import Codes
 
 
 def tokens(given, kind: str, allowed: range) -> np.ndarray:
@@ -84,6 +88,26 @@ def check_given(given: tuple[int, int], shape: tuple[int, int]) -> None:
             f"given codes are {tuple(given)} and shape={tuple(shape)}: give them for "
             "the whole grid, -1 where one is to be drawn"
         )
+
+
+class LateCodes(UserWarning):
+    """Given codes come after drawn ones in the order in which a prior draws."""
+
+
+def late_codes(given: Codes, order: Sequence[int] | None) -> str:
+    """What to say of given codes [B, h, w] that come after drawn ones; "" of none.
+
+    Those that come before are known when a code is drawn; these are not.
+    """
+    is_given = np.asarray(image_tokens(given, order)) >= 0
+    late = is_given & np.logical_or.accumulate(~is_given, axis=1)
+    if not late.any():
+        return ""
+    return (
+        f"{late.sum():,} of {is_given.sum():,} given codes come after drawn ones in "
+        "this prior's order: they are kept, and what is drawn before them does not "
+        "know them"
+    )
 
 
 def check_guidance(guidance: float, schedule: str, knows_unlabelled: bool) -> None:

@@ -1,0 +1,82 @@
+"""What --height and --width ask for, and pictures that are read at that size.
+
+H and W in pixels, h and w in codes:
+
+    --height H --width W --grid_of--> (h, w)
+    a file of any size   --read-->    uint8 [H,W,3], or a map [H,W]
+"""
+
+import argparse
+import os
+
+import numpy as np
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """--height and --width."""
+    for name in ("height", "width"):
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            metavar="PIXELS",
+            help="of the pictures (default: as those it was trained on)",
+        )
+
+
+def grid_of(args: argparse.Namespace, prior) -> tuple[int, int]:
+    """(h, w) of the codes; the prior's own where nothing is said.
+
+    Raises:
+      ValueError: for a side that is no multiple of the tokenizer's stride.
+    """
+    stride, sides = prior.tokenizer().stride, []
+    for name, own in zip(("height", "width"), prior.grid, strict=True):
+        pixels = getattr(args, name)
+        if pixels is None:
+            pixels = own * stride
+        if pixels < stride or pixels % stride:
+            low = max(pixels // stride, 1) * stride
+            high = low if pixels < stride else low + stride
+            nearest = f"{low}" if low == high else f"{low} and {high}"
+            raise ValueError(
+                f"--{name} {pixels}: a code covers {stride} x {stride} pixels; the "
+                f"nearest that go are {nearest}"
+            )
+        sides.append(pixels // stride)
+    return tuple(sides)
+
+
+def read(path: str | os.PathLike, size: tuple[int, int], kind: str = "image"):
+    """The middle of a picture or map, as large as fits, resized to (H, W).
+
+    Returns:
+      uint8 [H,W,3], or [H,W] of a map as `data.read_file` has it.
+
+    Raises:
+      ValueError: for what cannot be read.
+    """
+    from PIL import Image
+
+    from taming_jax.data import read_file
+
+    values = read_file(path, kind)
+    left, top, width, height = middle(values.shape[:2], size)
+    # As `data.read_square` does it: classes are never mixed, and bicubic overshoots.
+    how = Image.Resampling
+    picture = Image.fromarray(values).resize(
+        size[::-1],
+        how.NEAREST if kind == "segmentation" else how.BICUBIC,
+        box=(left, top, left + width, top + height),
+    )
+    resized = np.asarray(picture, values.dtype)
+    return resized.clip(0.0, 1.0) if values.dtype == np.float32 else resized
+
+
+def middle(whole: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the largest H : W in the middle of a picture."""
+    (down, across), (height, width) = whole, size
+    inner = (
+        min(across, max(1, round(down * width / height))),
+        min(down, max(1, round(across * height / width))),
+    )
+    return (across - inner[0]) // 2, (down - inner[1]) // 2, *inner

@@ -1,0 +1,244 @@
+"""Completion: what --given and --keep mean, down to the code and the pixel."""
+
+import argparse
+import re
+import warnings
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from taming_jax import cli, load_prior
+from taming_jax.cli import completion, sizes
+from taming_jax.data import read_square
+from taming_jax.pictures import GAP, LINE, read_png
+from taming_jax.pretrained.requests import LateCodes
+from taming_jax.units import from_uint8
+
+STRIDE, SIDE = tiny_run.STRIDE, tiny_run.IMAGE_SIZE
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tiny_run.write_prior(tiny_run.write_run(tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture(scope="module")
+def prior(workdir):
+    return load_prior(workdir)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A directory with two pictures of noise, of another form each."""
+    place, draw = tmp_path_factory.mktemp("given"), np.random.default_rng(0)
+    for name, shape in (("a", (16, 16)), ("b", (20, 32))):
+        noise = draw.integers(0, 256, (*shape, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(place / f"{name}.png")
+    return place
+
+
+def mask(path, shape, white):
+    """A mask's file that is white in the slices (down, across)."""
+    values = np.zeros(shape, np.uint8)
+    values[white] = 255
+    Image.fromarray(values).save(path)
+    return str(path)
+
+
+def kept(prior, picture, keep, shape=(4, 4)):
+    return completion.given(str(picture), keep, prior, shape).codes[0] >= 0
+
+
+def places(rows, columns):
+    expected = np.zeros((4, 4), bool)
+    expected[rows, columns] = True
+    return expected
+
+
+@pytest.mark.parametrize(
+    ("keep", "rows", "columns"),
+    [
+        ("top", slice(0, 2), slice(0, 4)),
+        ("left", slice(0, 4), slice(0, 2)),
+        ("0.5,0.25,1,0.75", slice(1, 3), slice(2, 4)),
+        ("0,0,1,1", slice(0, 4), slice(0, 4)),
+        ("0,0,0.6,0.4", slice(0, 2), slice(0, 2)),  # to the nearest code
+    ],
+)
+def test_a_box_keeps_its_codes(prior, pictures, keep, rows, columns):
+    assert_array_equal(kept(prior, pictures / "a.png", keep), places(rows, columns))
+
+
+def test_what_is_kept_are_the_picture_s_codes(prior, pictures):
+    square = from_uint8(read_square(pictures / "b.png", SIDE)[None])
+    codes = completion.given(str(pictures / "b.png"), "left", prior, (4, 4)).codes
+    assert_array_equal(codes[..., :2], prior.vqgan.encode(square)[..., :2])
+    assert_array_equal(codes[..., 2:], np.full((1, 4, 2), -1))
+
+
+def test_a_mask_keeps_the_codes_whose_whole_patch_is_white(prior, pictures, tmp_path):
+    """White are rows 4 to 11 and columns 0 to 6: of code 1 a column of pixels lacks."""
+    keep = mask(tmp_path / "m.png", (16, 16), np.s_[4:12, :7])
+    found = kept(prior, pictures / "a.png", keep)
+    assert_array_equal(found, places(slice(1, 3), slice(0, 1)))
+
+
+def test_a_mask_may_have_another_size_than_its_picture(prior, pictures, tmp_path):
+    keep = mask(tmp_path / "m.png", (64, 64), np.s_[:33, 16:])
+    found = kept(prior, pictures / "a.png", keep)
+    assert_array_equal(found, places(slice(0, 2), slice(1, 4)))
+
+
+def test_a_mask_is_cut_with_its_picture(prior, pictures, tmp_path):
+    """Of 32 x 20 pixels the middle 20 are read, from 6 on; 11 of them end code 0."""
+    keep = mask(tmp_path / "m.png", (20, 32), np.s_[:, 11:])
+    found = kept(prior, pictures / "b.png", keep)
+    assert_array_equal(found, places(slice(0, 4), slice(1, 4)))
+
+
+def test_black_and_white_may_be_grey(prior, pictures, tmp_path):
+    values = np.where(np.arange(16) < 8, 127, 128).astype(np.uint8)
+    Image.fromarray(np.tile(values, (16, 1))).save(tmp_path / "m.png")
+    found = kept(prior, pictures / "a.png", str(tmp_path / "m.png"))
+    assert_array_equal(found, places(slice(0, 4), slice(2, 4)))
+
+
+def test_what_is_shown_is_the_picture_and_what_is_kept_of_it_on_grey(prior, pictures):
+    found = completion.given(str(pictures / "a.png"), "left", prior, (4, 4))
+    whole, part = found.shown[0]
+    assert_array_equal(whole, read_png(pictures / "a.png"))
+    assert_array_equal(part[:, :8], whole[:, :8])
+    assert (part[:, 8:] == 127).all()
+
+
+@pytest.mark.parametrize("size", [(8, 16), (20, 12), (16, 16)])
+def test_a_picture_of_any_form_is_read_at_the_size_that_is_asked_for(tmp_path, size):
+    """Its middle, as large as fits: of a ramp, all columns or those in the middle."""
+    ramp = np.tile(np.arange(0, 240, 6, dtype=np.uint8), (40, 1))
+    Image.fromarray(ramp).convert("RGB").save(tmp_path / "ramp.png")
+    found = sizes.read(tmp_path / "ramp.png", size)
+    assert found.shape == (*size, 3)
+    across = min(40, 40 * size[1] // size[0])
+    ends = (40 - across) / 2 * 6, (40 + across) / 2 * 6
+    # A pixel of the result is the mean of so many columns, here of their middle.
+    half = (ends[1] - ends[0]) / size[1] / 2
+    middle = found[size[0] // 2, :, 0].astype(float)
+    expected = np.linspace(ends[0] + half, ends[1] - half, size[1]) - 3
+    np.testing.assert_allclose(middle[1:-1], expected[1:-1], atol=1.0)
+
+
+def test_classes_are_not_mixed_when_a_map_is_read(tmp_path):
+    values = np.repeat([[1, 7]], 9, axis=1).repeat(18, axis=0).astype(np.uint8)
+    Image.fromarray(values).save(tmp_path / "map.png")
+    found = sizes.read(tmp_path / "map.png", (8, 8), "segmentation")
+    assert set(np.unique(found)) == {1, 7}
+
+
+def sample(workdir, output, *flags):
+    flags = ["--workdir", workdir, "--output", output, *flags]
+    return cli.main(["sample", *map(str, flags)])
+
+
+def test_each_picture_has_its_row_and_each_count_another_completion(
+    workdir, pictures, tmp_path
+):
+    """In batches of three: the second begins in the middle of a row."""
+    flags = ["--given", pictures, "--classes", "3", "--count", 4, "--batch_size", 3]
+    assert sample(workdir, tmp_path / "out", *flags, "--temperature", 5) == 0
+    with np.load(tmp_path / "out" / "samples.npz") as arrays:
+        drawn, labels = arrays["arr_0"], arrays["labels"]
+    assert labels.tolist() == [3] * 8
+    assert len(np.unique(drawn, axis=0)) == 8
+    grid = read_png(tmp_path / "out" / "grid.png")
+    down = SIDE + LINE + GAP
+    assert grid.shape == (2 * down - GAP, 6 * (SIDE + GAP) - GAP, 3)
+    for row, name in enumerate("ab"):
+        line = grid[row * down :][:SIDE]
+        whole = read_square(pictures / f"{name}.png", SIDE)
+        assert_array_equal(line[:, :SIDE], whole)
+        assert_array_equal(line[:8, SIDE + GAP :][:, :SIDE], whole[:8])
+        first = 2 * (SIDE + GAP)
+        assert_array_equal(line[:, first : first + SIDE], drawn[4 * row])
+
+
+def test_pictures_are_completed_for_each_class(workdir, prior, pictures, tmp_path):
+    """Picture after picture, class after class, as one draws them in Python."""
+    flags = ["--given", pictures, "--classes", "3,1", "--count", 2, "--batch_size", 8]
+    assert sample(workdir, tmp_path / "out", *flags) == 0
+    with np.load(tmp_path / "out" / "samples.npz") as arrays:
+        drawn, labels = arrays["arr_0"], arrays["labels"]
+    assert labels.tolist() == [3, 3, 1, 1] * 2
+    codes = completion.given(str(pictures), "top", prior, (4, 4)).codes
+    settings = prior.default_settings | {"given": codes.repeat(4, axis=0)}
+    expected = prior.generate(jax.random.key(0), labels, **settings)
+    assert_array_equal(drawn, (np.asarray(expected) * 127.5 + 127.5).round())
+
+
+def test_codes_that_come_too_late_are_kept_and_it_is_said(
+    workdir, prior, pictures, capsys, tmp_path
+):
+    """Left halves by rows: all but the first two codes come after drawn ones."""
+    flags = ["--given", pictures / "a.png", "--classes", "3", "--count", 1]
+    assert sample(workdir, tmp_path / "out", *flags, "--keep", "left") == 0
+    assert capsys.readouterr().out.count("6 of 8 given codes come after drawn") == 1
+    given = completion.given(str(pictures / "a.png"), "left", prior, (4, 4)).codes
+    with pytest.warns(LateCodes, match="6 of 8 given codes come after drawn ones"):
+        codes = prior.sample(jax.random.key(0), [3], given=given)
+    assert_array_equal(codes[..., :2], given[..., :2])
+
+
+def test_codes_that_come_first_need_no_word(prior, pictures):
+    given = completion.given(str(pictures / "a.png"), "top", prior, (4, 4)).codes
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LateCodes)
+        prior.sample(jax.random.key(0), [3], given=given)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ("bottom", "--keep bottom: numbers with commas"),
+        ("0,0,1", "--keep 0,0,1: say top, left, x0,y0,x1,y1"),
+        ("0,0,1.5,1", "--keep 0,0,1.5,1: say .* <= 1"),
+        ("0.5,0,0.5,1", "--keep 0.5,0,0.5,1: say .* x0 < x1"),
+        ("nan,0,1,1", "--keep nan,0,1,1: say"),
+        ("0,0,0.1,1", r"keeps no code of .*a.png: one covers 4 x 4 of 16 x 16"),
+        ("none.png", "none.png cannot be read"),
+        ("MASK:(8, 16)", r"m.png has 8 x 16 pixels and .*a.png 16 x 16"),
+        ("MASK:(16, 16)", "keeps no code"),
+    ],
+)
+def test_a_region_that_cannot_be_is_refused(prior, pictures, tmp_path, keep, message):
+    if keep.startswith("MASK:"):  # with one code's patch white but for a pixel
+        shape = tuple(int(n) for n in re.findall(r"\d+", keep))
+        keep = mask(tmp_path / "m.png", shape, np.s_[:4, :3])
+    with pytest.raises(ValueError, match=message):
+        kept(prior, pictures / "a.png", keep)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ((18, None), "--height 18: a code covers 4 x 4.* are 16 and 20"),
+        ((16, 3), "--width 3: .* nearest that go are 4"),
+        ((None, 0), "--width 0: "),
+    ],
+)
+def test_a_size_that_is_no_whole_number_of_codes_is_refused(prior, asked, message):
+    args = argparse.Namespace(height=asked[0], width=asked[1])
+    with pytest.raises(ValueError, match=message):
+        sizes.grid_of(args, prior)
+
+
+def test_a_side_that_is_not_said_is_the_prior_s(prior):
+    assert sizes.grid_of(argparse.Namespace(height=None, width=24), prior) == (4, 6)
+
+
+def test_a_picture_that_cannot_be_read_is_named(prior, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"a\.png cannot be read"):
+        completion.given(str(tmp_path), "top", prior, (4, 4))
