@@ -221,6 +221,12 @@ QUANTIZERS: dict[str, Changes] = {
     "ibq": _quantizer("ibq", weight=0.1, dim=32),
     "simvq": _quantizer("simvq", remedies=SOFT_START, dim=8),
 }
+_NORM = {
+    "model.encoder.norm_groups": 8,
+    "model.encoder.gain": 1.0,
+    "model.decoder.norm_groups": 8,
+    "model.decoder.gain": 1.0,
+}
 # The default without one of its parts, or with the paper's in its place.
 TAKEN: dict[str, Changes] = {
     "no-soft-start": {
@@ -233,12 +239,7 @@ TAKEN: dict[str, Changes] = {
     },
     "dim-64": {"model.quantizer.dim": 64},
     "codebook-weight-1": {"codebook_weight": 1.0},
-    "group-norm": {
-        "model.encoder.norm_groups": 8,
-        "model.encoder.gain": 1.0,
-        "model.decoder.norm_groups": 8,
-        "model.decoder.gain": 1.0,
-    },
+    "group-norm": _NORM,
     "no-average": {"ema_decay": 0.0},
     "constant-rate": {"optimizer.schedule": "constant"},
     "no-l2": {"l2_weight": 0.0},
@@ -249,12 +250,8 @@ TAKEN: dict[str, Changes] = {
     "fixed-weight": {"adaptive_weight": False, "adversarial_weight": 0.02},
 }
 ADDED: dict[str, Changes] = {
-    "attention": {
-        "model.encoder.middle_attention": True,
-        "model.decoder.middle_attention": True,
-        "model.encoder.norm_groups": 8,
-        "model.decoder.norm_groups": 8,
-    },
+    "attention": _NORM  # without which it is nowhere seen: to be read beside group-norm
+    | {"model.encoder.middle_attention": True, "model.decoder.middle_attention": True},
     "rotation": {"model.quantizer.gradient": "rotation"},
     "entropy": {"model.quantizer.entropy_weight": 0.01},  # counts codebook_weight times
     "perturbation": _perturbation,
