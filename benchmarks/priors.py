@@ -1,0 +1,145 @@
+"""The modern prior against the paper's: same codes, parameters, steps, batch, seeds.
+
+    python -m benchmarks.priors [--data shapes] [--variants modern,paper]
+        [--seeds 0,1,2] [--steps 600] [--results FILE]
+    python -m benchmarks.priors --table
+
+Each trial (a data set, a variant, a seed) becomes a line of the results; a trial whose
+settings have a line already is not run again, so that the command may be stopped at any
+time. With `--table` nothing is run: the lines become Markdown tables, in which a cell
+is the mean over the seeds ± half of what lies between the largest and the smallest.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import prior_trial
+from benchmarks.prior_variants import VARIANTS, WITHOUT, parts, section
+from benchmarks.tokenizer_tables import cell
+from benchmarks.tokenizers import about, append, read
+from taming_jax import load_vqgan
+from taming_jax.compilation import keep_programs
+from taming_jax.data import shapes
+
+RESULTS = Path(__file__).parent / "results" / "priors.jsonl"
+DATA = ("shapes", "scenes")
+
+# Heading: the figure and how many digits of it mean something.
+COLUMNS = {
+    "bits/token": ("bits_per_token", 3),
+    "Fréchet": ("frechet", 1),
+    "accuracy": ("accuracy", 3),
+    "Fréchet, plain": ("plain_frechet", 1),
+    "accuracy, plain": ("plain_accuracy", 3),
+    "seconds": ("processor_seconds", 0),
+    "parameters": ("parameters", 0),
+}
+
+
+def main() -> None:
+    """Runs what is missing, or prints what is there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="shapes", choices=DATA)
+    parser.add_argument("--variants", type=_names, default=list(VARIANTS))
+    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print, run nothing")
+    arguments = parser.parse_args()
+    wanted = list(trials(arguments))
+    known = {line["settings"]: line for line in read(arguments.results)}
+    if arguments.table:
+        found = [known[t["settings"]] for t in wanted if t["settings"] in known]
+        print(tables(found))
+        return
+    missing = [trial for trial in wanted if trial["settings"] not in known]
+    print(f"{len(missing)} of {len(wanted)} trials are missing", flush=True)
+    if missing:
+        sweep(missing, arguments.results)
+
+
+def trials(arguments: argparse.Namespace) -> Iterator[dict]:
+    """Every trial that is asked for: variant by variant, then seed by seed.
+
+    Raises:
+      ValueError: for a variant that does not exist or cannot be built.
+    """
+    codes = load_vqgan(prior_trial.TOKENIZER).codebook_size
+    common = prior_trial.settings()
+    for variant, seed in itertools.product(arguments.variants, arguments.seeds):
+        recipe = section(variant, arguments.steps, codes, len(shapes.CLASSES))
+        parts(recipe, codes, len(shapes.CLASSES))  # or say what is wrong with it
+        trial = {"data": arguments.data, "seed": seed}
+        text = json.dumps(common | trial | {"section": recipe}, sort_keys=True)
+        digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        trial |= {"variant": variant, "steps": arguments.steps, "settings": digest}
+        yield trial | {"section": recipe}
+
+
+def sweep(missing: Sequence[dict], results: Path) -> None:
+    """Runs the trials and appends each one's line when it is done."""
+    keep_programs()
+    coded = prior_trial.open_coded(missing[0]["data"])
+    for number, trial in enumerate(missing, 1):
+        began = time.perf_counter()
+        trial = dict(trial)
+        figures = prior_trial.run(trial.pop("section"), coded, trial["seed"])
+        wall = time.perf_counter() - began
+        append(results, trial | about() | {"wall": wall} | figures)
+        shown = ("bits_per_token", "frechet", "accuracy", "seconds")
+        brief = ", ".join(f"{name} {figures[name]:.3g}" for name in shown)
+        name = f"{trial['variant']} seed {trial['seed']}"
+        print(f"{number}/{len(missing)} {name}: {brief}; {wall:.0f} s", flush=True)
+
+
+def tables(results: Sequence[Mapping]) -> str:
+    """For each data set and length: the ends, and what each part of the modern changes.
+
+    A difference is to the modern one with the same seed, bold where all seeds agree
+    about its direction.
+    """
+    groups, written = {}, []
+    for line in results:
+        groups.setdefault((line["data"], line["steps"]), []).append(line)
+    for (data, steps), lines in groups.items():
+        title = f"{data}, {steps} steps"
+        whole = [line for line in lines if line["variant"] not in WITHOUT]
+        written += [f"**{title}**", _table(whole)] if whole else []
+        modern = {x["seed"]: x for x in lines if x["variant"] == "modern"}
+        lines = [
+            line | {f: line[f] - modern[line["seed"]][f] for f, _ in COLUMNS.values()}
+            for line in lines
+            if line["variant"] in WITHOUT and line["seed"] in modern
+        ]
+        if lines:
+            written += [f"**{title}: difference to modern**", _table(lines, True)]
+    return "\n\n".join(written)
+
+
+def _table(lines: Sequence[Mapping], signed: bool = False) -> str:
+    rows = [["", *COLUMNS, "seeds"], ["---", *["--:"] * (len(COLUMNS) + 1)]]
+    for variant in dict.fromkeys(line["variant"] for line in lines):
+        these = [line for line in lines if line["variant"] == variant]
+        cells = [
+            cell([line[figure] for line in these], digits, signed=signed)
+            for figure, digits in COLUMNS.values()
+        ]
+        rows.append([variant, *cells, str(len(these))])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()
