@@ -3,7 +3,8 @@
     index --(stream of the split)--> render(seed, indices, size, keep) -> examples
 
 A picture is a function of (stream, index): the data set is the same in every run, on
-every machine, and a split is a count of pictures.
+every machine, and a split is a count of pictures. With a zoom, examples are crops of
+pictures that are drawn so many times as large.
 """
 
 import hashlib
@@ -18,16 +19,31 @@ from taming_jax.data.source import BadRecords, Field
 STREAMS = {"train": 0, "val": 1}
 
 
+# What a crop of a picture has, too.
+PIXELS = ("image", "segmentation", "depth", "edges")
+
+
 class EmbeddedSource:
-    """Pictures rendered on demand; a `Source`. Chance plays no part in reading them."""
+    """Pictures rendered on demand; a `Source`.
 
-    chances = ()
+    Chance says where crops lie, and nothing else; without it they are in the middle.
+    """
+
     one_of = ()
-    chunk = 32  # pictures drawn in one call, which share what a call of numpy costs
 
-    def __init__(self, dataset: ModuleType, split: str, count: int, image_size: int):
+    def __init__(
+        self,
+        dataset: ModuleType,
+        split: str,
+        count: int,
+        image_size: int,
+        zoom: int = 1,
+    ):
         self._dataset, self._seed = dataset, STREAMS[split]
-        self._count, self._size = count, image_size
+        self._count, self._size, self._zoom = count, image_size, zoom
+        self.chances = ("across", "down") if zoom > 1 else ()
+        # Pictures drawn in one call, which share what a call of numpy costs.
+        self.chunk = max(1, 32 // zoom**2)
         self.class_names = tuple(dataset.CLASSES)
         self.region_names = ("background", *self.class_names)
         self.bad = BadRecords(count)
@@ -35,6 +51,7 @@ class EmbeddedSource:
         self.example_spec = {
             name: Field(entry.dtype, tuple(side.get(n, n) for n in entry.shape))
             for name, entry in dataset.EXAMPLE.items()
+            if zoom == 1 or name in PIXELS
         }
         name = dataset.__name__.rpartition(".")[2]
         self.identity = {
@@ -43,6 +60,8 @@ class EmbeddedSource:
             "pictures": count,
             "look": self._look(),
         }
+        if zoom > 1:
+            self.identity["zoom"] = zoom
 
     def __len__(self) -> int:
         return self._count
@@ -50,9 +69,14 @@ class EmbeddedSource:
     def read(
         self, indices: np.ndarray, chances: np.ndarray | None, keep: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """As `Source.read`; nothing is left to chance that is not the picture's own."""
-        del chances
-        return self._render(indices, self._size, tuple(keep))
+        """As `Source.read`."""
+        drawn = self._render(indices, self._size * self._zoom, tuple(keep))
+        if self._zoom == 1:
+            return drawn
+        room = self._size * (self._zoom - 1) + 1
+        place = np.full((len(indices), 2), 0.5) if chances is None else chances[:, :2]
+        corners = (place * room).astype(int)
+        return {name: _cut(whole, corners, self._size) for name, whole in drawn.items()}
 
     def _render(self, indices, size, keep) -> dict[str, np.ndarray]:
         return self._dataset.render(self._seed, indices, size, keep)
@@ -70,18 +94,40 @@ def open_shapes(split: str, *, train: int, val: int, image_size: int) -> Embedde
     return _open(shapes, split, {"train": train, "val": val}, image_size)
 
 
-def open_scenes(split: str, *, train: int, val: int, image_size: int) -> EmbeddedSource:
-    """`scenes`: several objects; `train` and `val` are counts of pictures."""
+def open_scenes(
+    split: str, *, train: int, val: int, image_size: int, zoom: int = 1
+) -> EmbeddedSource:
+    """`scenes`: several objects; `train` and `val` are counts of pictures.
+
+    zoom: they are drawn so many times as large as the squares that are cut out of them,
+        which have pictures and maps, and neither labels nor boxes nor keypoints.
+    """
     from taming_jax.data import scenes
 
-    return _open(scenes, split, {"train": train, "val": val}, image_size)
+    if not isinstance(zoom, int) or zoom < 1:
+        raise ValueError(
+            f"data.zoom is {zoom!r}; drawn scenes are a whole number of times as large "
+            "as what is cut out of them: set data.zoom=1 for whole scenes, or 4"
+        )
+    return _open(scenes, split, {"train": train, "val": val}, image_size, zoom)
 
 
-def _open(dataset, split: str, counts: dict[str, int], image_size: int):
+def _open(
+    dataset, split: str, counts: dict[str, int], image_size: int, zoom: int = 1
+) -> EmbeddedSource:
     count = counts[split]
     if not isinstance(count, int) or count < 1:
         raise ValueError(
             f"data.{split} is {count!r}; for data that are drawn it is a number of "
             f"pictures: set data.{split} to a positive integer, 1000 for example"
         )
-    return EmbeddedSource(dataset, split, count, image_size)
+    return EmbeddedSource(dataset, split, count, image_size, zoom)
+
+
+def _cut(pictures: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
+    """A square of each [B,H,W,...], from (left, top) in `corners` [B,2] on."""
+    cut = [
+        picture[top : top + size, left : left + size]
+        for picture, (left, top) in zip(pictures, corners, strict=True)
+    ]
+    return np.stack(cut)

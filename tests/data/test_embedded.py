@@ -42,3 +42,37 @@ def test_identity_tells_splits_and_counts_apart_but_not_sizes():
     assert embedded(image_size=32).identity == identity
     others = [embedded("val"), embedded(train=41), embedded(name="scenes")]
     assert all(other.identity != identity for other in others)
+
+
+def test_a_zoom_cuts_squares_out_of_larger_scenes():
+    keep = ("image", "segmentation", "depth", "edges")
+    indices = np.arange(4)
+    whole = embedded(name="scenes", image_size=48).read(indices, None, keep)
+    source = embedded(name="scenes", image_size=16, zoom=3)
+    middle = source.read(indices, None, keep)
+    corner = source.read(indices, np.zeros((4, 3), np.float32), keep)
+    end = source.read(indices, np.full((4, 3), 0.999, np.float32), keep)
+    for name in keep:
+        np.testing.assert_array_equal(middle[name], whole[name][:, 16:32, 16:32])
+        np.testing.assert_array_equal(corner[name], whole[name][:, :16, :16])
+        np.testing.assert_array_equal(end[name], whole[name][:, 32:, 32:])
+
+
+def test_crops_of_training_lie_anywhere_and_again_at_the_same_place():
+    source = embedded(name="scenes", image_size=16, zoom=4)
+    first, again = (next(train_batches(source, batch_size=8, seed=0)) for _ in range(2))
+    np.testing.assert_array_equal(first["image"], again["image"])
+    middle = source.read(first["index"], None, ("image",))["image"]
+    assert all((a != b).any() for a, b in zip(first["image"], middle, strict=True))
+
+
+def test_crops_have_no_entries_of_whole_scenes():
+    source = embedded(name="scenes", zoom=2)
+    assert set(source.example_spec) == {"image", "segmentation", "depth", "edges"}
+    assert source.identity != embedded(name="scenes").identity
+
+
+@pytest.mark.parametrize("zoom", [0, 1.5, "2"])
+def test_a_zoom_that_is_no_whole_number_is_refused(zoom):
+    with pytest.raises(ValueError, match=r"data\.zoom is .*whole number of times"):
+        embedded(name="scenes", zoom=zoom)
