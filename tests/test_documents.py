@@ -101,7 +101,9 @@ def is_slow(command):
 
 # What slow commands read, and what makes it: a quick one, which may not have been run.
 MADE = {
-    "converted": "python -m taming_jax convert model vqgan.ckpt vqgan.yaml converted"
+    "converted": "python -m taming_jax convert model vqgan.ckpt vqgan.yaml converted",
+    "drawn": "python -m taming_jax sample --model shapes --classes 3,7 --count 4 "
+    "--output drawn",
 }
 
 # Each once, though two documents may name it: what it makes is there then.
