@@ -44,9 +44,9 @@ class Completion(NamedTuple):
     codes: np.ndarray
     shown: np.ndarray
 
-    def of_each(self, total: int) -> np.ndarray:
-        """Codes int32 [total,h,w] of as many samples, picture after picture."""
-        return self.codes[np.arange(total) * len(self.codes) // total]
+    def of_rows(self, rows: int) -> np.ndarray:
+        """Codes int32 [rows,h,w] of as many things to draw, picture after picture."""
+        return self.codes[np.arange(rows) * len(self.codes) // rows]
 
     def late(self, prior) -> str:
         """What to say of codes that are kept but come too late; "" if none do."""

@@ -20,20 +20,18 @@ from taming_jax.conditions.table import coded
 def asked_for(
     classes: str,
     condition: str | None,
-    count: int,
     prior,
     *,
     shape: tuple[int, int] | None = None,
     pictures: int = 1,
 ) -> Any:
-    """What is drawn, each `count` times: labels int32 [N], or a dict by conditions.
+    """What is drawn: labels int32 [G], or a dict by conditions of [G, ...].
 
     Of labels together with another condition, each class is asked for of each file.
 
     Args:
       classes: as --classes has them.
       condition: the files of --condition.
-      count: how often each is drawn.
       prior: who is told.
       shape: (h, w) of the codes; maps are read as large; None: the prior's own.
       pictures: how many there are to be completed, one after the other. Each is asked
@@ -51,8 +49,7 @@ def asked_for(
     labels = _labels(classes, kinds.pop("label", None))
     if not kinds and condition is not None and prior.condition_vqgan is not None:
         maps = _read_maps(condition, prior.condition_vqgan.input, prior, shape)
-        rows = _rows(len(maps), pictures).repeat(count)
-        return {prior.told: maps[rows]}
+        return {prior.told: maps[_rows(len(maps), pictures)]}
     if not kinds:
         if condition is not None:
             raise ValueError(
@@ -60,7 +57,7 @@ def asked_for(
                 "out"
             )
         each = np.zeros(1, np.int32) if labels is None else labels
-        return np.tile(each.repeat(count), pictures)
+        return np.tile(each, pictures)
     if condition is None or len(kinds) > 1:
         wanted = " and ".join(kinds)
         raise ValueError(
@@ -70,8 +67,7 @@ def asked_for(
     ((name, kind),) = kinds.items()
     asked = _read(condition, name, kind, prior, shape)
     files = len(next(iter(asked.values())) if isinstance(asked, dict) else asked)
-    per_file = count * (1 if labels is None else len(labels))
-    rows = _rows(files, pictures).repeat(per_file)
+    rows = _rows(files, pictures).repeat(1 if labels is None else len(labels))
     picked = (
         {key: part[rows] for key, part in asked.items()}
         if isinstance(asked, dict)
@@ -79,7 +75,7 @@ def asked_for(
     )
     if labels is None:
         return {name: picked}
-    return {"label": np.tile(labels.repeat(count), len(rows) // per_file), name: picked}
+    return {"label": np.tile(labels, len(rows) // len(labels)), name: picked}
 
 
 def _rows(files: int, pictures: int) -> np.ndarray:

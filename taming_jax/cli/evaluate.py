@@ -14,12 +14,16 @@ says which maps pictures show; its error on the originals stands beside each fig
 figures are of averaged (EMA) weights; with --workdir they go to W/STAGE/evaluation.json
 too.
 
+--neighbours K looks for the K training pictures that are nearest to samples, by pixels
+and by the judge's features, and for those of held-out pictures: where samples are much
+nearer, the prior copies. Its page of pictures is W/prior/neighbours.png.
+
 Several processes share the work; the first one says and writes what comes of it.
 """
 
 import argparse
 
-from taming_jax.cli import arguments
+from taming_jax.cli import arguments, judges
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.positive,
         metavar="N",
         help="held-out pictures, or samples of a prior (default: as are held out)",
+    )
+    parser.add_argument(
+        "--neighbours",
+        type=arguments.positive,
+        metavar="K",
+        help="of a prior's samples among the training pictures",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="of neighbours.png (default: W/prior)"
     )
     arguments.add_model(parser)
     arguments.add_processes(parser)
@@ -54,18 +67,21 @@ def run(args: argparse.Namespace) -> None:
     )
     if not is_prior:
         _check_samples(args, held_out)
-    judge = None
+    page_path = _page_path(args, model, train)
+    judge, beside = None, judges.directory_of(args, model)
     if is_prior or model.input.kind == "image":
         with processes.first_goes_first("the judge"):  # trained and kept by one of them
-            judge = _judge(train, held_out, _judge_directory(args, model), args.seed)
+            judge = judges.judge(train, held_out, beside, args.seed)
     if is_prior:
         reader = None
         if set(asked.READ) & set(model.vocabulary.told):
             with processes.first_goes_first("the reader"):
-                reader = _reader(train, _judge_directory(args, model), args.seed)
+                reader = _reader(train, beside, args.seed)
         figures = _measure_prior(model, held_out, args, judge, reader)
     else:
         figures = _measure_vqgan(model, held_out, args, judge)
+    if args.neighbours:
+        figures |= _measure_neighbours(model, train, held_out, args, judge, page_path)
     about = {"stage": args.stage, "step": model.step, "data": held_out.identity}
     if args.workdir and processes.is_first():  # what --model names stays as it is
         write_json(model.directory / "evaluation.json", {**about, **figures})
@@ -100,6 +116,53 @@ def _measure_prior(prior, held_out, args, judge, reader):
     )
 
 
+def _measure_neighbours(prior, train, held_out, args, judge, page_path):
+    from taming_jax import pictures, processes
+    from taming_jax.metrics.neighbours import evaluate_neighbours
+    from taming_jax.metrics.neighbours_page import neighbours_page
+
+    figures, looked = evaluate_neighbours(
+        prior,
+        train,
+        held_out,
+        args.neighbours,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        samples=args.samples,
+        judge=judge,
+    )
+    if processes.is_first():
+        pictures.write_png(page_path, neighbours_page(looked, train))
+        print(f"samples beside their nearest training pictures: {page_path}")
+    return figures
+
+
+def _page_path(args, model, train):
+    """Where neighbours are drawn; raises ValueError where they cannot be."""
+    from taming_jax.files import located
+    from taming_jax.metrics.neighbours import check_count
+
+    if not args.neighbours:
+        if args.output:
+            raise ValueError(
+                f"--output {args.output} is for --neighbours: leave it out"
+            )
+        return None
+    if args.stage != "prior":
+        raise ValueError(
+            f"--neighbours is for samples of a prior, and --stage is {args.stage}: "
+            "leave it out"
+        )
+    if not (args.workdir or args.output):
+        raise ValueError(
+            "--neighbours draws a page, and nothing is written into what --model "
+            "names: give --output DIR"
+        )
+    check_count(args.neighbours, train)
+    place = located(args.output) if args.output else model.directory
+    return place / "neighbours.png"
+
+
 def _reader(train, beside, seed: int):
     from taming_jax.metrics.reader import READS, reader_of
 
@@ -117,25 +180,6 @@ def _check_samples(args, held_out) -> None:
             f"--samples {args.samples}, and {len(held_out)} pictures are held out; ask "
             "for fewer, or leave it out to take all"
         )
-
-
-def _judge_directory(args, model):
-    """In the run; of what is none, in the user's cache, beside the weights of LPIPS."""
-    from taming_jax.interop.perceptual import default_path
-
-    if args.workdir:
-        return model.directory.parent / "judge"
-    return default_path().with_name("judge")
-
-
-def _judge(train, held_out, directory, seed: int):
-    from taming_jax.metrics.judge import judge_of
-
-    if len(train.class_names) < 2:
-        print("no judge: the data have no classes to tell apart")
-        return None
-    print(f"judge in {directory}; trained first, if it is not there yet", flush=True)
-    return judge_of(train, held_out, directory=directory, seed=seed)
 
 
 def _perceptual(vqgan):

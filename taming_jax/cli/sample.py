@@ -10,6 +10,9 @@ where --keep says (top half, left half, a box x0,y0,x1,y1 in [0, 1], or where a 
 white) and the rest is drawn; a picture, and what is kept of it, stand at the left of
 their row. See docs/sampling.md.
 
+With --accept SHARE more is drawn, and the judge of the data (see evaluate) keeps the
+pictures whose class it is surest of; samples.npz has its scores, log-odds.
+
 OUTPUT must be new, or hold a part of the same request, which is then completed: its
 request.json says which. A larger --count goes on, too, where one thing is asked for.
 Devices share each batch and several processes the batches, and the files are those that
@@ -17,6 +20,7 @@ one would write.
 """
 
 import argparse
+import functools
 import hashlib
 import warnings
 from collections.abc import Mapping
@@ -41,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="so many of each class or condition, or in all (default: %(default)s)",
     )
+    parser.add_argument(
+        "--accept",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of the samples that are drawn, the share that a classifier takes most "
+        "surely for what was asked for (default: all)",
+    )
     completion.add_arguments(parser)
     sizes.add_arguments(parser)
     for name, kind in SETTINGS.items():
@@ -62,70 +74,84 @@ def run(args: argparse.Namespace) -> None:
     import jax
 
     from taming_jax import load_prior, processes
-    from taming_jax.cli import samples
+    from taming_jax.cli import accepting, samples
     from taming_jax.cli.conditions import asked_for
     from taming_jax.cli.devices import batch_over, own_mesh
     from taming_jax.cli.progress import Progress
+    from taming_jax.metrics.rejection import candidates
     from taming_jax.pretrained.drawing import draw
     from taming_jax.pretrained.requests import LateCodes
 
     arguments.start_processes(args)
+    each = candidates(args.count, args.accept)
     prior = load_prior(arguments.model_path(args), mesh=own_mesh())
     batch_size = batch_over(args.batch_size)
     shape = sizes.grid_of(args, prior)
     given = completion.given(args.given, args.keep, prior, shape)
     asked = asked_for(
-        args.classes, args.condition, args.count, prior, shape=shape,
+        args.classes, args.condition, prior, shape=shape,
         pictures=len(given.codes) if given else 1,
     )  # fmt: skip
+    rows = len(jax.tree.leaves(asked)[0])
+    judge = accepting.judge_of(args, prior) if args.accept < 1 else None
     said = {name: getattr(args, name) for name in [*SETTINGS, "guidance_schedule"]}
     settings = {name: value for name, value in said.items() if value is not None}
     settings["shape"] = shape
-    request = _request(prior, asked, args.count, args.seed, given, settings)
-    total = len(jax.tree.leaves(asked)[0])
+    request = _request(prior, asked, args, given, judge, settings)
     output = PartsDirectory(
-        args.output, request, count_grows=total == args.count, of_all=samples.OF_ALL
+        args.output, request, count_grows=rows == 1 and not judge, of_all=samples.OF_ALL
     )
     if given and (late := given.late(prior)) and processes.is_first():
         print(late)
-    starts, left = samples.unfinished(output.path, total, batch_size)
-    batches = draw(
-        prior, asked, seed=args.seed, batch_size=batch_size, starts=starts,
-        given=given and given.of_each(total), **settings,
+    draw_some = functools.partial(
+        draw, prior, asked, seed=args.seed, batch_size=batch_size, each=each,
+        given=given and given.of_rows(rows), **settings,
     )  # fmt: skip
+    numbers, columns = None, {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LateCodes)  # it has been said
+        if judge:
+            numbers, columns["scores"] = accepting.accepted(
+                output, draw_some, judge, asked, args.count, each, batch_size
+            )
+        starts, left = samples.unfinished(output.path, rows * args.count, batch_size)
+        batches = draw_some(numbers=numbers, starts=starts)
         samples.write(output.path, output.begun_with(batches), Progress(left))
     processes.barrier("the last picture", seconds=24 * 3600)
     if processes.is_first():
-        beside = given.beside(total // args.count) if given else ()
-        shown = samples.put_together(output.path, prior, asked, args.count, beside)
+        shown = samples.put_together(
+            output.path, prior, asked, args.count,
+            given.beside(rows) if given else (), **columns,
+        )  # fmt: skip
+        total = rows * args.count
         which = "all" if shown == total else f"{shown:,} of them"
         print(f"{total:,} pictures in {args.output}, {which} side by side in grid.png")
 
 
-def _request(prior, asked, count: int, seed, given, settings) -> dict:
+def _request(prior, asked, args, given, judge, settings) -> dict:
     """What makes the pictures what they are, in JSON's types."""
     vqgan = prior.tokenizer()
+    accepted = {"accept": args.accept, "judge": judge and judge.card["weights_sha256"]}
     return {
         "prior": {"directory": str(prior.directory), "step": prior.step},
         "tokenizer": {"step": vqgan.step, "fingerprint": vqgan.fingerprint},
-        "seed": seed,
-        **_in_short(asked, count),
+        "seed": args.seed,
+        **_in_short(asked),
+        "count": args.count,
+        **accepted,
         "given": given and hashlib.sha256(given.codes.tobytes()).hexdigest(),
         **prior.default_settings,
         **settings,
     }
 
 
-def _in_short(asked, count: int) -> dict:
-    """How many of what: labels as they are, of all else a digest."""
+def _in_short(asked) -> dict:
+    """Labels as they are; of all else a digest."""
     import jax
 
-    each = jax.tree.map(lambda part: part[::count], asked)
-    if not isinstance(each, Mapping):
-        return {"labels": each.tolist(), "count": count}
+    if not isinstance(asked, Mapping):
+        return {"labels": asked.tolist()}
     digest = hashlib.sha256()
-    for part in jax.tree.leaves(each):
+    for part in jax.tree.leaves(asked):
         digest.update(part.tobytes())
-    return {"conditions": list(each), "digest": digest.hexdigest(), "count": count}
+    return {"conditions": list(asked), "digest": digest.hexdigest()}

@@ -75,34 +75,34 @@ def put_together(output: Path, prior, asked, count: int, beside=(), **columns) -
     Args:
       output: the directory.
       prior: that drew them.
-      asked: what it was asked for, as `cli.conditions.asked_for` gives it.
+      asked: what it was asked for, as `cli.conditions.asked_for` gives it: G things.
       count: pictures of each thing.
-      beside: pictures that stand at the left of the rows, each uint8 [N / count,H,W,3].
-      columns: more that goes into samples.npz, by name: [N, ...].
+      beside: pictures that stand at the left of the rows, each uint8 [G,H,W,3].
+      columns: more that goes into samples.npz, by name: [G * count, ...].
 
     Returns:
       How many pictures grid.png shows.
     """
     labels = asked
     if isinstance(asked, Mapping):
-        total = len(jax.tree.leaves(asked)[0])
-        labels = asked.get("label", np.arange(total, dtype=np.int32) // count)
+        things = np.arange(len(jax.tree.leaves(asked)[0]), dtype=np.int32)
+        labels = asked.get("label", things)
+    labels = labels.repeat(count)
     paths = [path_of(output, i) for i in range(len(labels))]
     with whole_file(output / "samples.npz") as file:
         pack(file, _alike(paths), len(paths), {"labels": labels, **columns})
     names = [prior.class_names[i] for i in labels] if prior.class_names else []
-    each = jax.tree.map(lambda part: part[::count], asked)
     return write_grid(
         output / "grid.png",
         paths,
         count,
         names,
-        lambda width: [*beside, *_conditions(prior, each, width)],
+        lambda width: [*beside, *_conditions(prior, asked, width)],
     )
 
 
 def _conditions(prior, asked, width: int) -> list[np.ndarray]:
-    """What is asked for, for people: uint8 [n,width,width,3] of each condition."""
+    """What is asked for, for people: uint8 [G,width,width,3] of each condition."""
     if not isinstance(asked, Mapping):
         return []
     told = prior.vocabulary.told

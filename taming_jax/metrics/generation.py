@@ -66,7 +66,7 @@ def evaluate_prior(
     }
     if judge is None and not told:
         return figures
-    asked, labels = _asked(prior, held_out, count, batch_size)
+    asked, labels = asked_for(prior, held_out, count, batch_size)
     shape = shares.rounds(count, batch_size), batch_size
     columns = {name: np.zeros(shape) for name in told}
     if judge is not None:
@@ -148,7 +148,7 @@ def _condition_of(prior, batch):
     return {name: kind.of_batch(batch) for name, kind in kinds.items()} or None
 
 
-def _asked(prior, held_out, count, batch_size):
+def asked_for(prior, held_out, count: int, batch_size: int):
     """What samples are drawn for, [N, ...], and int32 [N] what they should show.
 
     Labels are asked for in turn; other conditions are those of the held-out pictures,

@@ -24,7 +24,7 @@ import optax
 from etils import epath
 
 from taming_jax import data
-from taming_jax.metrics import kept
+from taming_jax.metrics import kept, rejection
 from taming_jax.metrics.learning import trained
 from taming_jax.models.convolution import space_to_depth
 from taming_jax.units import Images, from_uint8
@@ -56,15 +56,23 @@ class Judge:
         features, logits = _apply(self.network, self.params, pictures)
         return np.asarray(features), np.argmax(logits, axis=-1).astype(np.int32)
 
+    def log_odds(self, pictures: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Of each picture showing its label, float64 [B]; see `rejection`."""
+        _, logits = _apply(self.network, self.params, pictures)
+        return rejection.log_odds(logits, labels)
 
-def judge_of(train, held_out, *, directory, seed=0, recipe=Recipe()) -> Judge:
+
+def judge_of(
+    train, held_out, *, directory, seed: int | None = 0, recipe=Recipe()
+) -> Judge:
     """The judge kept in `directory`, or a new one if that is of other data.
 
     Args:
       train: the source that it learns from.
       held_out: the source that its own accuracy is measured on.
       directory: of its two files; made if it is not there.
-      seed: of the initial weights and of the order of the examples.
+      seed: of the initial weights and of the order of the examples; None: of the one
+        that is kept, whatever it is, else 0.
       recipe: how a new one is made.
 
     Raises:
@@ -82,15 +90,17 @@ def judge_of(train, held_out, *, directory, seed=0, recipe=Recipe()) -> Judge:
             "held_out": held_out.identity,
             "shape": train.example_spec["image"].shape,
             "recipe": dataclasses.asdict(recipe),
-            "seed": seed,
+            "seed": seed or 0,
         }
     )
     network = Network(len(classes), recipe)
     directory = epath.Path(directory)
     there = kept.load(directory, "judge")
-    if there is not None and there[1]["identity"] == identity:
-        return Judge(network, *there)
-    judge = Judge(network, _train(network, train, seed), {})
+    if there is not None:
+        of_it = there[1]["identity"]
+        if of_it == identity | ({"seed": of_it["seed"]} if seed is None else {}):
+            return Judge(network, *there)
+    judge = Judge(network, _train(network, train, seed or 0), {})
     accuracy, count = _accuracy(judge, held_out, recipe.batch_size)
     card = {
         "held_out_accuracy": accuracy,
