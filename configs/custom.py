@@ -10,13 +10,30 @@ one in both commands:
     --config configs/custom.py:unconditional         pictures without classes
     --config configs/custom.py:small_unconditional   both
 
+Pictures asked for by maps, here of classes, that lie in a folder of their own under the
+pictures' names; the same card in all three commands:
+
+    python train_vqgan.py --config configs/custom.py:segmentation \
+      --config.data.train=DIR --config.data.train_maps.segmentation=MAPS
+    python train_vqgan.py ... --stage=condition_vqgan
+    python train_prior.py ...
+
+    --config configs/custom.py:depth                 of depth, grey or floats
+    --config configs/custom.py:edges                 of edges, grey
+    --config configs/custom.py:small_segmentation    and so on
+
+For classes say --config.condition_vqgan.model.encoder.image_channels=N, how many there
+are, with the background.
+
 The plain one is for an accelerator: 256 x 256 pixels, 16 x 16 codes of 1024. `small`
 has 64 x 64 pixels, 8 x 8 codes of 512. Every twentieth picture is held out unless
 data.val names another folder.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
+
+MAPS = ("segmentation", "depth", "edges")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -35,17 +52,47 @@ def get_config(variant: str = "") -> ConfigDict:
     config.prior = _prior()
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     words = set(variant.split("_")) - {""}
-    if words - {"small", "unconditional"}:
+    kinds = [kind for kind in MAPS if kind in words]
+    told = words - {"small"}
+    if told - {"unconditional", *MAPS} or len(told) > 1:
         raise ValueError(
-            f"custom has no variant {variant!r}: there are 'small', 'unconditional' "
-            "and 'small_unconditional'"
+            f"custom has no variant {variant!r}: there are 'unconditional', "
+            f"{', '.join(map(repr, MAPS))}, 'small', and each as 'small_unconditional'"
         )
     if "small" in words:
-        _make_small(config)
+        config.data.image_size = 64
+        _make_small(config.vqgan)
+        _make_small_prior(config.prior)
     if "unconditional" in words:
         config.prior.update(condition="none", label_dropout=0.0)
         config.prior.sampling.guidance = 1.0
+    for kind in kinds:
+        _tell_maps(config, kind, "small" in words)
     return config
+
+
+def _tell_maps(config: ConfigDict, kind: str, small: bool) -> None:
+    """A tokenizer of maps like that of pictures, and a prior that is told its codes."""
+    config.data.train_maps = {kind: placeholder(str)}
+    config.data.val_maps = {kind: placeholder(str)}  # where data.val is a path
+    config.condition_vqgan = _vqgan()
+    maps, classes = config.condition_vqgan, kind == "segmentation"
+    if small:
+        _make_small(maps)
+    # 151: ADE20K's. One value, whichever of the two is set.
+    channels = FieldReference(151 if classes else 1)
+    for half in (maps.model.encoder, maps.model.decoder):
+        half.image_channels = channels
+    maps.model.classes = classes
+    maps.input = kind
+    maps.update(adversarial_weight=0.0, sharpness_weight=0.0, perceptual_weight=0.0)
+    maps.decoder_only_start = None
+    if classes:  # cross-entropy alone, whose numbers are small
+        maps.update(l1_weight=0.0, l2_weight=0.0, difference_weight=0.0)
+    maps.codebook_weight = 0.1 if classes else 1.0
+    config.prior.condition = kind
+    config.prior.condition_tokenizer = placeholder(str)
+    config.prior.model.condition_everywhere = False  # that is for one token
 
 
 def _vqgan() -> dict:
@@ -184,10 +231,9 @@ def _prior() -> dict:
     )
 
 
-def _make_small(config: ConfigDict) -> None:
+def _make_small(vqgan: ConfigDict) -> None:
     """Patches instead of pixels, and few steps: minutes on two cores."""
-    config.data.image_size = 64
-    model = config.vqgan.model
+    model = vqgan.model
     model.dtype = "float32"
     cheap = dict(
         attention_resolutions=(),
@@ -205,8 +251,8 @@ def _make_small(config: ConfigDict) -> None:
     )
     model.quantizer.update(codebook_size=512, start_step=250, blend_steps=250)
     model.quantizer.update(revive_every=50, revive_until=1_500)
-    config.vqgan.discriminator.update(channels=16, layers=2, norm="none")
-    config.vqgan.update(
+    vqgan.discriminator.update(channels=16, layers=2, norm="none")
+    vqgan.update(
         l2_weight=2.0,
         difference_weight=0.5,
         sharpness_weight=0.5,  # 2.0, as for drawings, lays a grid over photographs
@@ -224,8 +270,11 @@ def _make_small(config: ConfigDict) -> None:
         eval_every=500,
         checkpoint_every=500,
     )
-    config.vqgan.optimizer.warmup_steps = 50
-    config.prior.model.update(
+    vqgan.optimizer.warmup_steps = 50
+
+
+def _make_small_prior(prior: ConfigDict) -> None:
+    prior.model.update(
         width=160,
         layers=4,
         heads=5,
@@ -236,7 +285,7 @@ def _make_small(config: ConfigDict) -> None:
         above=True,
         dtype="float32",
     )
-    config.prior.update(
+    prior.update(
         learning_rate=2e-3,
         ema_decay=0.99,
         steps=3_000,
@@ -245,4 +294,4 @@ def _make_small(config: ConfigDict) -> None:
         eval_every=500,
         checkpoint_every=500,
     )
-    config.prior.optimizer.update(warmup_steps=50, final_share=0.02)
+    prior.optimizer.update(warmup_steps=50, final_share=0.02)

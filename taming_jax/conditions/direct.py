@@ -123,24 +123,31 @@ class Coordinates:
     image_size: S.
     stride: pixels to a token.
     steps: each is rounded to one of steps + 1 values.
+    cut: whether examples say where in a larger picture they were cut; else each is a
+      whole.
     """
 
     image_size: int
     stride: int
     steps: int = 256
+    cut: bool = False
 
     options: ClassVar = ("steps",)
-    entries: ClassVar = ("image",)
 
     @classmethod
     def of(cls, data: Data, kind: str, **options) -> "Coordinates":
-        """Raises ValueError for data of crops: where they were cut is not said."""
-        if data.crops:
+        """Raises ValueError for data of crops that do not say where they were cut."""
+        cut = "coordinates" in data.shapes
+        if data.crops and not cut:
             raise ValueError(
                 f"prior.condition={kind!r}, and training crops these pictures at "
                 "random, from where nothing says: set data.crop='center'"
             )
-        return cls(data.image_size, data.stride, **options)
+        return cls(data.image_size, data.stride, cut=cut, **options)
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        return ("coordinates",) if self.cut else ("image",)
 
     @property
     def length(self) -> int:
@@ -151,6 +158,8 @@ class Coordinates:
         return self.steps + 1
 
     def of_batch(self, batch: Mapping) -> Any:
+        if self.cut:
+            return batch["coordinates"]
         images = batch["image"]
         side = self.image_size
         return jnp.broadcast_to(coordinates(side, side), (len(images), side, side))

@@ -103,12 +103,7 @@ def decode_square(
         picture = _upright_rgb(encoded, at_least=math.ceil(size * zoom))
     else:
         picture = _map(encoded, kind)
-    side = round(min(picture.size) / zoom)
-    spare = [length - side for length in picture.size]
-    if place is None:
-        left, top = (n // 2 for n in spare)
-    else:  # whole pixels, or a picture that needs no resizing would be blurred
-        left, top = (int(p * (n + 1)) for p, n in zip(place, spare, strict=True))
+    left, top, side = _square(picture.size, place, zoom)
     box = (left, top, left + side, top + side)
     resample, values = _FORMS[kind]
     picture = picture.resize((size, size), resample, box=box)
@@ -117,11 +112,45 @@ def decode_square(
     return values(picture)
 
 
+def coordinates(
+    encoded: bytes,
+    size: int,
+    place: tuple[float, float] | None = None,
+    mirrored: bool = False,
+    zoom: float = 1.0,
+) -> np.ndarray:
+    """Where in its picture a square lies: float32 [size,size] in [0, 1).
+
+    Of each pixel, what share of the pixels of the whole picture, resized as the square
+    is, comes before it, row by row. A mirrored square lies in the mirrored picture.
+
+    Args: as of `decode_square`, whose square this is about.
+    """
+    whole = upright_size(encoded)
+    left, top, side = _square(whole, place, zoom)
+    if mirrored:
+        left = whole[0] - side - left
+    width, height = (length * size / side for length in whole)
+    x, y = (start * size / side + np.arange(size) for start in (left, top))
+    return ((y[:, None] * width + x) / (height * width)).astype(np.float32)
+
+
 def upright_size(encoded: bytes) -> tuple[int, int]:
     """(W, H) of a picture or map as it is looked at; its pixels are not decoded."""
     picture = Image.open(io.BytesIO(encoded), formats=_FORMATS)
     turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
     return picture.size[::-1] if turned else picture.size
+
+
+def _square(whole: tuple[int, int], place, zoom: float) -> tuple[int, int, int]:
+    """(left, top, side) of a square in a picture of (W, H), in its pixels."""
+    side = round(min(whole) / zoom)
+    spare = [length - side for length in whole]
+    if place is None:
+        return spare[0] // 2, spare[1] // 2, side
+    # Whole pixels, or a picture that needs no resizing would be blurred.
+    left, top = (int(p * (n + 1)) for p, n in zip(place, spare, strict=True))
+    return left, top, side
 
 
 def _read(path: str | PurePath, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:

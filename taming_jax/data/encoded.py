@@ -2,6 +2,7 @@
 
     index --store.fetch--> bytes, label --decode_square--> uint8 [S,S,3]
     index --maps[kind].fetch--> bytes   --decode_square--> [S,S], in the same view
+    and where in the picture that view lies: coordinates float32 [S,S] in [0, 1)
 
 Without maps the same file is read as what is asked for: a picture, or a map of one
 channel. Folders, lists and record files differ in their stores alone.
@@ -13,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from taming_jax.data.decoding import decode_square, reason, upright_size
+from taming_jax.data.decoding import coordinates, decode_square, reason, upright_size
 from taming_jax.data.source import BadRecords, Field, UnreadableError, is_mirrored
 
 CROPS = ("random", "center")
@@ -96,6 +97,7 @@ class EncodedSource:
         }
         self.one_of = () if maps else tuple(spec)
         self.example_spec = {kind: spec[kind] for kind in self.one_of or self._stores}
+        self.example_spec["coordinates"] = Field("float32", square)
         if self.class_names:
             self.example_spec["label"] = Field("int32", ())
         self.bad = BadRecords(len(store), max_bad_share)
@@ -126,6 +128,9 @@ class EncodedSource:
                 encoded, label = fetched[which]
                 if name == "label":
                     yield name, np.int32(label)
+                    continue
+                if name == "coordinates":
+                    yield name, coordinates(encoded, self._size, *view)
                     continue
                 yield name, decode_square(encoded, self._size, *view, kind=name)
                 size = _same_size(size, encoded)

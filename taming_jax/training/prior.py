@@ -119,6 +119,7 @@ def make_prior_stage(
             recipe, model, vocabulary, grid, key, draw, variables, reads, shared
         ),
         preview=make_preview(tokenizer, draw),
+        check=_make_check(vocabulary),
         facts={
             "tokenizer": {"fingerprint": tokenizer.fingerprint},
             "grid": list(grid),
@@ -235,6 +236,28 @@ def _make_evaluate(model: Transformer, vocabulary: Vocabulary, tokenizer: Tokeni
         }
 
     return evaluate
+
+
+def _make_check(vocabulary: Vocabulary) -> Callable[[Mapping], None]:
+    """`check(batch)`: ValueError for a class that the tokenizer of maps has not.
+
+    What is compiled would take it for none.
+    """
+    kind = vocabulary.told.get("segmentation")
+
+    def check(batch: Mapping) -> None:
+        maps = batch.get("segmentation")
+        if kind is None or maps is None:
+            return
+        if (odd := (maps < 0) | (maps >= kind.channels)).any():
+            pictures = batch["index"][odd.any((1, 2))].tolist()
+            raise ValueError(
+                f"class maps reach from {maps.min()} to {maps.max()} (pictures "
+                f"{pictures}); their tokenizer has classes 0 to {kind.channels - 1}: "
+                "mend the maps, or train it for as many"
+            )
+
+    return check
 
 
 def _reads(vocabulary: Vocabulary, from_codes: bool) -> tuple[str, ...]:

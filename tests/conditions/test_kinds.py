@@ -95,6 +95,15 @@ def test_coordinates_of_a_whole_picture_count_its_pixels():
     assert kind.size == 65
 
 
+def test_coordinates_of_a_crop_are_what_the_example_says():
+    shapes = {"image": (8, 8, 3), "coordinates": (8, 8)}
+    kind = conditions_for("coordinates", Data(8, 4, shapes=shapes, crops=True))
+    kind = kind["coordinates"]
+    where = np.random.default_rng(0).random((2, 8, 8)).astype(np.float32)
+    assert kind.entries == ("coordinates",)
+    assert_array_equal(kind.of_batch({"coordinates": where}), where)
+
+
 def test_boxes_are_a_class_and_two_corners():
     kind = made({"name": "boxes", "vocabulary": 25})
     tokens = kind.tokens(kind.checked(BOXES))
