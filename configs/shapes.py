@@ -44,7 +44,7 @@ def _vqgan() -> dict:
         quantizer=dict(
             name="ema",
             codebook_size=512,
-            dim=8,
+            dim=64,
             beta=0.25,
             start_step=250,
             blend_steps=250,
