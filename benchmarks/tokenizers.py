@@ -49,7 +49,7 @@ def main() -> None:
     lines = read(arguments.results)
     if arguments.table:
         known = {line["settings"]: line for line in lines}
-        found = [known[t["settings"]] for t in wanted if t["settings"] in known]
+        found = [known[t["settings"]] | t for t in wanted if t["settings"] in known]
         print(tokenizer_tables.tables(found))
         return
     done = {line["settings"] for line in lines}
