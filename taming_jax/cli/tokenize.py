@@ -8,11 +8,13 @@ the picture's longer side only. Of validation pictures the centre is kept.
 
 Where the card says that the prior is told by maps, their codes are written beside, by
 the tokenizer in W/condition_vqgan or prior.condition_tokenizer, cropped and mirrored as
-the pictures are.
+the pictures are; and so is what it reads of other conditions, or their tokens. The card
+is the one that the tokenizer in W/vqgan was trained by.
 """
 
 import argparse
 import contextlib
+import functools
 import time
 from pathlib import PurePath
 
@@ -43,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Writes W/codes, unless these very codes are there already."""
     from taming_jax import data, load_vqgan
+    from taming_jax.conditions.on_disk import described, written
     from taming_jax.data.codes_writer import describe, write_codes
     from taming_jax.training.mesh import create_mesh
     from taming_jax.training.recipe import Mesh
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
     sources = {split: data.open_source(settings, split) for split in ("train", "val")}
     views = _views(args, sources["train"])
     condition, encode_condition = _condition(args, vqgan, mesh)
+    others = _others(vqgan, sources["train"])
     about = describe(
         sources,
         views,
@@ -62,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
         grid=(size // vqgan.stride,) * 2,
         image_size=size,
         condition=condition,
+        told=described(others, sources["train"].example_spec),
     )
     directory = located(args.workdir) / "codes"
     if _are_there(directory, about):
@@ -80,6 +85,8 @@ def run(args: argparse.Namespace) -> None:
             encode,
             encode_condition,
             batch_size=args.batch_size,
+            read=[entry for kind in others.values() for entry in kind.entries],
+            tell=functools.partial(written, others),
             progress=_Progress(total),
         )
 
@@ -114,6 +121,18 @@ def _condition(args: argparse.Namespace, vqgan, mesh):
         "codebook_size": maps.codebook_size,
         "grid": (side // maps.stride,) * 2,
     }, encode
+
+
+def _others(vqgan, source):
+    """What the prior is told besides labels and maps with a tokenizer."""
+    from taming_jax.conditions.on_disk import beside
+    from taming_jax.training.run import data_of
+
+    section = vqgan.config.get("prior") or {}
+    size = vqgan.config["data"]["image_size"]
+    return beside(
+        section.get("condition", "label"), data_of(source, size, vqgan.stride)
+    )
 
 
 def _encoder(vqgan, batch_size: int, size: int):

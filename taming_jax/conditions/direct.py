@@ -18,7 +18,7 @@ import numpy as np
 
 from taming_jax import units
 from taming_jax.conditions.coordinates import coordinates, quantize
-from taming_jax.conditions.kinds import Data, check_entry
+from taming_jax.conditions.kinds import Coded, Data, check_entry
 from taming_jax.units import Tokens
 
 _NOISE = 0.2  # the most that a degraded picture has, of [-1, 1]
@@ -42,6 +42,10 @@ class LowResolution:
 
     options: ClassVar = ("side", "levels", "degraded")
     entries: ClassVar = ("image",)
+
+    @property
+    def kept(self) -> str | None:
+        return None if self.degraded else "tokens"
 
     def __post_init__(self):
         if self.side < 1 or self.levels < 2:
@@ -71,6 +75,8 @@ class LowResolution:
         return self.levels**self.channels
 
     def of_batch(self, batch: Mapping) -> Any:
+        if "low_resolution_tokens" in batch:
+            return Coded(batch["low_resolution_tokens"])
         return units.as_images(batch["image"])
 
     def checked(self, given: Any) -> np.ndarray:
@@ -89,6 +95,8 @@ class LowResolution:
 
     def tokens(self, asked: Any, variables: Any = None, key=None) -> Tokens:
         del variables
+        if isinstance(asked, Coded):
+            return asked.codes
         count, size = asked.shape[:2]
         part = size // self.side
         parts = jnp.asarray(asked).reshape(
@@ -133,6 +141,7 @@ class Coordinates:
     cut: bool = False
 
     options: ClassVar = ("steps",)
+    kept: ClassVar = "tokens"
 
     @classmethod
     def of(cls, data: Data, kind: str, **options) -> "Coordinates":
@@ -158,6 +167,8 @@ class Coordinates:
         return self.steps + 1
 
     def of_batch(self, batch: Mapping) -> Any:
+        if "coordinates_tokens" in batch:
+            return Coded(batch["coordinates_tokens"])
         if self.cut:
             return batch["coordinates"]
         images = batch["image"]
@@ -177,6 +188,8 @@ class Coordinates:
 
     def tokens(self, asked: Any, variables: Any = None, key=None) -> Tokens:
         del variables, key
+        if isinstance(asked, Coded):
+            return asked.codes
         return quantize(asked, self.stride, self.steps).reshape(len(asked), -1)
 
     def missing(self) -> str:

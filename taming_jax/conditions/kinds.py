@@ -8,7 +8,8 @@ A kind has `length` tokens for a picture, each below its `size`; which tokens of
 whole vocabulary these are is not its affair. What is asked for has the form in which
 people give it, said in each class; all but labels can `draw` it. Here are labels and
 maps that a tokenizer of their own turns into codes; `direct` and `objects` have those
-that need none.
+that need none, which say what of them is `kept` beside codes on disk: "entries",
+"tokens", or None.
 
 Legend: B pictures, n tokens of each, S or s pixels along a side.
 """
@@ -61,7 +62,7 @@ class Data(NamedTuple):
 
 
 class Coded(NamedTuple):
-    """A map that is codes already, int32 [B,h,w], as `tokenize` writes them."""
+    """What is codes already, int32 [B,h,w], or tokens [B,n], as `tokenize` has them."""
 
     codes: Codes
 

@@ -41,6 +41,7 @@ class Boxes:
 
     options: ClassVar = ("objects", "vocabulary")
     entries: ClassVar = ("boxes", "box_classes")
+    kept: ClassVar = "entries"
 
     def __post_init__(self):
         self.layout  # noqa: B018 (it raises what it has to say)
@@ -122,6 +123,7 @@ class Keypoints:
 
     options: ClassVar = ("objects", "sections")
     entries: ClassVar = ("keypoints",)
+    kept: ClassVar = "entries"
 
     @classmethod
     def of(cls, data: Data, kind: str, **options) -> "Keypoints":

@@ -8,6 +8,8 @@
                      (from a bucket, into memory: all of ImageNet's are 0.7 GB a view)
     condition_codes-NNNNN.npy  likewise, of the maps that a condition is told by, in
                      the same views; codes.json has its tokenizer's fingerprint, too
+    FIELD-NNNNN.npy  likewise [n,V,...], what other conditions read: entries of examples
+                     or tokens made of these; codes.json says what they are
     label-NNNNN.npy  int32 [n], where the data have classes
 
 Example i is picture i, so that training sees the examples, in the order, that it would
@@ -21,6 +23,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +34,9 @@ from taming_jax.files import in_bucket, reached
 
 # Draws that lead to the first, the middle and the last of any number of places.
 _FIRST, _MIDDLE, _LAST = 0.0, *np.nextafter(np.float32([0.5, 1]), np.float32(0))
+
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Views(NamedTuple):
@@ -72,6 +78,7 @@ def open_codes(
     identity: Mapping[str, Any],
     image_size: int,
     condition: Mapping[str, Any] | None = None,
+    told: Mapping[str, Any] = NOTHING,
 ) -> "CodesSource":
     """Opens one split of what `codes_writer.write_codes` has written.
 
@@ -82,10 +89,12 @@ def open_codes(
       identity: of the split's pictures.
       image_size: in pixels, what they were cut to.
       condition: kind, side and fingerprint of the maps whose codes are read, too.
+      told: the fields that other conditions read, as `describe` was given them.
 
     Raises:
       ValueError: if there are no codes, or those of another tokenizer, of other data or
-        of another size; if they are damaged, or in a bucket that cannot be looked into.
+        of another size, or without what conditions read; if they are damaged, or in a
+        bucket that cannot be looked into.
     """
     directory = epath.Path(directory)
     about = read_description(directory)
@@ -112,6 +121,13 @@ def open_codes(
                 f"the codes in {directory} are of another {name}: {there}, and now it "
                 f"is {asked}; remove the directory, then tokenize again or go without"
             )
+    there = about.get("told", {})
+    if lacking := [field for field in told if there.get(field) != told[field]]:
+        raise ValueError(
+            f"the codes in {directory} are without {', '.join(lacking)} as "
+            "prior.condition asks for them: remove the directory, then tokenize again "
+            "with a tokenizer that was trained by this card, or go without"
+        )
     return CodesSource(directory, split, about)
 
 
@@ -128,7 +144,7 @@ def views_of(about: Mapping[str, Any], split: str) -> Views:
 
 
 class CodesSource:
-    """Codes of one split, a `Source`: codes int32 [h,w], and label where there are."""
+    """Codes of one split, a `Source`: codes int32 [h,w], and what lies beside them."""
 
     chunk = 1024  # so many are read in the time that a call through tf.data takes
     region_names = ()
@@ -142,6 +158,9 @@ class CodesSource:
         if "condition" in about:
             grid = tuple(about["condition"]["grid"])
             self.example_spec["condition_codes"] = Field("int32", grid)
+        for field, how in about.get("told", {}).items():
+            dtype = "int32" if "of" in how else how["dtype"]
+            self.example_spec[field] = Field(dtype, tuple(how["shape"]))
         if self.class_names:
             self.example_spec["label"] = Field("int32", ())
         self._views = views_of(about, split)
@@ -170,16 +189,16 @@ class CodesSource:
         batch = {}
         views = 0 if chances is None else self._views.choose(chances)
         views = np.broadcast_to(views, indices.shape)
-        for name in {"codes", "condition_codes"}.intersection(keep):
-            batch[name] = self._gather(name, zip(indices, views, strict=True))
-        if "label" in keep:
-            batch["label"] = self._gather("label", zip(indices))
-        return {name: batch[name] for name in keep}
+        for name in keep:
+            has_views = name != "label"
+            places = zip(indices, views, strict=True) if has_views else zip(indices)
+            batch[name] = self._gather(name, places)
+        return batch
 
     def _gather(self, name: str, places) -> np.ndarray:
         shards, size = self._arrays[name], self._shard
         rows = [shards[i // size][(i % size, *view)] for i, *view in places]
-        return np.stack(rows).astype(np.int32)
+        return np.stack(rows).astype(self.example_spec[name].dtype)
 
 
 def _open_shards(directory: epath.Path, name: str, count: int) -> list[np.ndarray]:

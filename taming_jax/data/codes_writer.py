@@ -2,6 +2,7 @@
 
     pictures --views--> uint8 [B,S,S,3] --encode--> [B,h,w] --> DIR/SPLIT/*.npy
     and maps, if a condition is told by them, in the same views, likewise
+    and what other conditions read of examples, or make of them
 
 Files have their full size from the start and are filled through a memory map; what
 could not be read stays zero and is listed in codes.json, which comes last. What goes
@@ -12,7 +13,7 @@ Legend: V views of each picture, S pixels, h, w codes.
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from etils import epath
 from numpy.lib.format import open_memmap
 
-from taming_jax.data.codes import Views, views_of
+from taming_jax.data.codes import NOTHING, Views, views_of
 from taming_jax.data.pipeline import ordered_batches
 from taming_jax.data.source import Source
 from taming_jax.files import in_bucket, write_json
@@ -38,6 +39,7 @@ def describe(
     grid: tuple[int, int],
     image_size: int,
     condition: Mapping[str, Any] | None = None,
+    told: Mapping[str, Any] = NOTHING,
 ) -> dict[str, Any]:
     """What codes.json says of codes that are not made yet, in JSON's types.
 
@@ -50,6 +52,8 @@ def describe(
       image_size: in pixels.
       condition: of the codes of maps: kind, side (in pixels), fingerprint,
         codebook_size, grid; None: there are none.
+      told: of each field that other conditions read dtype and shape, and what else
+        tells it from others.
     """
     about = {
         "fingerprint": fingerprint,
@@ -59,6 +63,7 @@ def describe(
         **views._asdict(),
         "shard": SHARD,
         **({"condition": condition} if condition else {}),
+        **({"told": told} if told else {}),
         "splits": {
             split: {
                 "data": source.identity,
@@ -79,6 +84,8 @@ def write_codes(
     encode_condition: Callable[[np.ndarray], Codes] | None = None,
     *,
     batch_size: int,
+    read: Sequence[str] = (),
+    tell: Callable[[Mapping], Mapping[str, Any]] | None = None,
     progress: Callable[[int], None],
 ) -> None:
     """Writes the codes of all splits; never more than a few batches are in memory.
@@ -91,6 +98,8 @@ def write_codes(
       encode_condition: maps, as examples have them -> their codes; where `about` says
         that there are some.
       batch_size: B.
+      read: entries of examples that `tell` takes.
+      tell: these [B, ...] -> the fields that `about` says other conditions read.
       progress: told after each batch how many more views are done.
 
     Raises:
@@ -101,7 +110,7 @@ def write_codes(
         with tempfile.TemporaryDirectory() as here:
             write_codes(
                 here, sources, about, encode, encode_condition,
-                batch_size=batch_size, progress=progress,
+                batch_size=batch_size, read=read, tell=tell, progress=progress,
             )  # fmt: skip
             _copy(epath.Path(here), directory)
         return
@@ -109,21 +118,21 @@ def write_codes(
     for split, source in sources.items():
         (directory / split).mkdir()
         views = views_of(about, split)
+        keep = ["image", *([kind] if kind else []), *read]
+        keep += ["label"] if source.class_names else []
         batches = ordered_batches(
             source,
             batch_size=batch_size,
             views=views.chances() if split == "train" else None,
-            keep=(
-                "image",
-                *((kind,) if kind else ()),
-                *(("label",) if source.class_names else ()),
-            ),
+            keep=tuple(dict.fromkeys(keep)),
         )
         writer = _Writer(directory / split, source, about, views.count)
         for batch in batches:
             codes = {"codes": np.asarray(encode(batch["image"]))}
             if kind:
                 codes["condition_codes"] = np.asarray(encode_condition(batch[kind]))
+            if tell is not None:
+                codes |= {k: np.asarray(v) for k, v in tell(batch).items()}
             progress(writer.add(codes, batch.get("label"), batch["mask"]))
         unreadable[split] = sorted(writer.unreadable)
     write_json(directory / "codes.json", {**about, "unreadable": unreadable})
@@ -145,11 +154,16 @@ class _Writer:
         parts = {"codes": about}
         if "condition" in about:
             parts["condition_codes"] = about["condition"]
-        self._codes = {}
-        for name, part in parts.items():
-            dtype = np.min_scalar_type(part["codebook_size"] - 1)
-            shape = (views, *part["grid"])
-            self._codes[name] = _create_shards(directory, name, count, shape, dtype)
+        forms = {
+            name: (np.min_scalar_type(part["codebook_size"] - 1), part["grid"])
+            for name, part in parts.items()
+        }
+        for field, how in about.get("told", {}).items():
+            forms[field] = how["dtype"], how["shape"]
+        self._codes = {
+            name: _create_shards(directory, name, count, (views, *shape), dtype)
+            for name, (dtype, shape) in forms.items()
+        }
         self._labels = None
         if source.class_names:
             self._labels = _create_shards(directory, "label", count, (), np.int32)

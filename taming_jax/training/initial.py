@@ -4,7 +4,7 @@ path --stored--> averaged weights, codebook's statistics, discriminator --> stat
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from taming_jax import processes, stored
+from taming_jax.models.positions import resized
 from taming_jax.models.quantizers import kind_of
+from taming_jax.orders import Order, make_order
 from taming_jax.training.state import MEMORY, Adversary, TrainState
 
 
@@ -26,13 +28,15 @@ def start_from(
 
     A tokenizer's discriminator comes along where it was kept and is of the same form;
     a new one begins otherwise, and it is said. Optimizers and counters are those of a
-    new run. A prior's new classes begin with what its first ones are.
+    new run. A prior's new classes begin with what its first ones are, and the positions
+    of another grid lie between those that it learned.
 
     Args:
       path: of a run, an exported or a converted model, as `stored.find` takes it.
       state: at step 0.
       stage: whose weights they are.
-      settings: of a tokenizer, the fields that it is built from.
+      settings: of a tokenizer, the fields that it is built from; of a prior, the `grid`
+        and the `order` of its codes.
 
     Raises:
       ValueError: if there are no weights, or they are another model's.
@@ -70,6 +74,8 @@ def _read(path, params, stage, settings) -> stored.Stored:
         _check_quantizer(path, model.config[model.stage]["model"], settings)
     if model.stage == "prior":
         model = _with_labels(model, params)
+        if settings is not None:
+            model = _at_grid(model, params, **settings)
     theirs, ours = _shapes(model.variables["params"]), _shapes(params)
     odd = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
     if odd:
@@ -116,6 +122,35 @@ def _with_labels(model: stored.Stored, like: Any) -> stored.Stored:
         spare = np.repeat(nothing, count - codes - len(kept), axis=0)
         rows = np.concatenate([rows[:codes], kept, spare])
         flat[name] = np.moveaxis(rows, 0, axis)
+    variables = {**model.variables, "params": unflatten_dict(flat, sep="/")}
+    return dataclasses.replace(model, variables=variables)
+
+
+def _at_grid(
+    model: stored.Stored, like: Any, grid: Sequence[int], order: Order
+) -> stored.Stored:
+    """A prior for another grid of codes, or order: its learned positions, interpolated.
+
+    Where there are more than its grid has, as in the original's that draw any grid,
+    they are kept as they are if the new prior has as many.
+    """
+    facts, section = model.record["facts"], model.config["prior"]
+    old, new = tuple(facts["grid"]), tuple(grid)
+    flat, wanted = (flatten_dict(t, sep="/") for t in (model.variables["params"], like))
+    old_order = make_order(section.get("order", "raster"), old)
+    new_order = make_order(order, new)
+    if old == new and (old_order == new_order).all():
+        return model
+    told = facts.get("condition", {}).get("length", 1)
+    for name, condition in (("positions", told), ("target_positions", 0)):
+        if name not in flat or name not in wanted:
+            continue
+        rows = wanted[name].shape[0]
+        if facts.get("any_grid") and rows == flat[name].shape[0]:
+            continue
+        first, image = np.split(np.asarray(flat[name]), [condition])
+        image = resized(image[: old[0] * old[1]], old, new, old_order, new_order)
+        flat[name] = np.concatenate([first, np.asarray(image)])[:rows]
     variables = {**model.variables, "params": unflatten_dict(flat, sep="/")}
     return dataclasses.replace(model, variables=variables)
 

@@ -14,6 +14,7 @@ from taming_jax import stored
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary
 from taming_jax.conditions.kinds import Data
+from taming_jax.conditions.on_disk import fields
 from taming_jax.conditions.table import as_facts, coded, conditions_for
 from taming_jax.models.transformer import Transformer
 from taming_jax.orders import Order, is_raster, make_order
@@ -111,7 +112,10 @@ def make_prior_stage(
         best=stored.BEST_BY["prior"],
         abstract=meshes.abstract_with_shardings(abstract, shardings),
         init=lambda: start_from(
-            recipe.init_from, jit(init, out_shardings=shardings)(key), "prior"
+            recipe.init_from,
+            jit(init, out_shardings=shardings)(key),
+            "prior",
+            {"grid": grid, "order": recipe.order},
         ),
         step=lambda state, batch: step(state, batch, variables),
         evaluate=lambda state, batch: evaluate(state, batch, variables),
@@ -271,11 +275,7 @@ def _reads(vocabulary: Vocabulary, from_codes: bool) -> tuple[str, ...]:
         elif name == "label":
             reads.append("label")
         else:
-            raise ValueError(
-                f"prior.condition={name!r} reads {' and '.join(kind.entries)} of each "
-                "example, and codes on disk are without: remove the run's codes/ to "
-                "encode pictures on the way"
-            )
+            reads += fields(name, kind)
     return tuple(reads)
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from etils import epath
 
 from taming_jax import data, processes
+from taming_jax.conditions.kinds import Data
+from taming_jax.conditions.on_disk import beside, described
 from taming_jax.conditions.table import coded, requested
 from taming_jax.training import loop, recipe, workdir
 from taming_jax.training.initial import check_start
@@ -71,7 +73,10 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | PurePath) -
     workdir.check_room(stage_dir, _bytes(stage), stage.run.keep_checkpoints)
     beginning = config[stage_name].get("init_from")
     if beginning and not (stage_dir / "config.json").exists():
-        settings = config[stage_name]["model"] if stage_name != "prior" else None
+        settings = config[stage_name].get("model")
+        if stage_name == "prior":
+            order = config["prior"].get("order", "raster")
+            settings = {"grid": stage.facts["grid"], "order": order}
         check_start(beginning, stage.abstract.params, stage.name, settings)
     with contextlib.ExitStack() as held:
         held.enter_context(workdir.storage_explained(stage_dir))
@@ -115,29 +120,45 @@ def _prior(config: Mapping, mesh: jax.sharding.Mesh, directory: epath.Path):
     tokenizer = load_tokenizer(config["prior"].get("tokenizer") or directory, mesh)
     sources = _pictures(config)
     condition = _condition_tokenizer(config["prior"], mesh, directory)
-    train = sources["train"]
-    about = {
-        "condition": condition,
-        "shapes": {name: field.shape for name, field in train.example_spec.items()},
-        "crops": bool({"across", "down"} & set(train.chances)),
-    }
+    train, size = sources["train"], config["data"]["image_size"]
+    about = data_of(train, size, tokenizer.module.stride)
     has_codes = (directory / "codes").is_dir()
     if has_codes:
+        told = beside(config["prior"].get("condition", "label"), about)
         sources = {
             split: data.open_codes(
                 directory / "codes",
                 split,
                 fingerprint=tokenizer.fingerprint,
                 identity=pictures.identity,
-                image_size=config["data"]["image_size"],
+                image_size=size,
                 condition=_coded_condition(config, condition),
+                told=described(told, train.example_spec),
             )
             for split, pictures in sources.items()
         }
     stage = make_prior_stage(
-        config, mesh, tokenizer, train.class_names, from_codes=has_codes, **about
+        config,
+        mesh,
+        tokenizer,
+        train.class_names,
+        from_codes=has_codes,
+        condition=condition,
+        shapes=about.shapes,
+        crops=about.crops,
     )
     return stage, sources
+
+
+def data_of(source: data.Source, image_size: int, stride: int) -> Data:
+    """What conditions are made for, but for the tokenizer of maps."""
+    return Data(
+        image_size=image_size,
+        stride=stride,
+        class_names=source.class_names,
+        shapes={name: field.shape for name, field in source.example_spec.items()},
+        crops=bool({"across", "down"} & set(source.chances)),
+    )
 
 
 def _condition_tokenizer(section: Mapping, mesh: jax.sharding.Mesh, directory):

@@ -18,6 +18,7 @@ CARD = "configs/custom.py:small_segmentation"
 HALF = {"channels": 4, "latent_channels": 4, "blocks": 0}
 SHORT = {"steps": 2, "batch_size": 4, "log_every": 2, "image_every": 2,
          "eval_every": 2, "checkpoint_every": 2}  # fmt: skip
+ONE_TOKEN = {"prior.model.condition_everywhere": False}  # what the card has is for one
 PRIOR = {"width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
 
 
@@ -169,10 +170,20 @@ def test_a_prior_of_maps_on_pictures_alone_says_where_to_put_them(
         for flag in flags(photos, run)
         if "_maps." not in flag and "config.condition_vqgan" not in flag
     ]
-    arguments += ["--config.prior.condition=segmentation"]
-    arguments += ["--config.prior.model.condition_everywhere=False"]
+    changes = {"prior.condition": "segmentation", **ONE_TOKEN}
+    arguments += [f"--config.{key}={value}" for key, value in changes.items()]
     line = refusal(capsys, train_prior, *arguments)
     assert "say where the maps of the pictures are by data.train_maps.segm" in line
+
+
+def test_a_prior_is_told_where_in_its_picture_a_crop_lies(tokenizers, photos, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokenizers / "vqgan", run / "vqgan")
+    changes = {"data.zoom": 1.5, "prior.condition": "coordinates"}
+    train_prior(*flags(photos, run, **changes, **ONE_TOKEN))
+    record = json.loads((run / "prior" / "config.json").read_text())
+    (told,) = record["facts"]["condition"]["told"]
+    assert (told["cut"], load_prior(run).vocabulary.length) == (True, 4)
 
 
 def test_a_class_that_the_tokenizer_has_not_ends_the_prior_in_a_line(
