@@ -28,7 +28,7 @@ def write_grid(
       count: of each thing.
       names: of the N pictures, written below them; empty: nothing is.
       beside: width of a picture -> what stands at the left of the rows, each uint8
-        [N / count,H,W,3].
+        [N / count,H',W',3].
 
     Returns:
       How many of the pictures it shows.
@@ -37,7 +37,7 @@ def write_grid(
     left = beside(width)
     shown = rows(len(paths), count, (height, width), len(left))
     drawn = [np.stack([pictures.read_png(paths[i]) for i in row]) for row in shown]
-    left = [part[: len(shown)] for part in left]
+    left = [_as_large(part[: len(shown)], height, width) for part in left]
     if names:
         drawn = [
             pictures.captioned(part, [names[i] for i in row])
@@ -50,6 +50,13 @@ def write_grid(
         drawn = [np.concatenate(pair) for pair in zip(left, drawn, strict=True)]
     pictures.write_png(path, pictures.grid(drawn, len(drawn[0])))
     return sum(map(len, shown))
+
+
+def _as_large(parts: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[n,H',W',3] -> [n,H,W,3]: what is drawn as a square is stretched over it all."""
+    down = np.arange(height) * parts.shape[1] // height
+    across = np.arange(width) * parts.shape[2] // width
+    return parts[:, down][:, :, across]
 
 
 def rows(
