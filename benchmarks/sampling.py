@@ -1,181 +1,179 @@
-"""What drawing costs: tokens per second as the batch grows, with and without a cache.
+"""What drawing costs as the batch grows: beside PyTorch, and beside the memory's speed.
 
-    python -m benchmarks.sampling [--config shapes] [--batches 1,4,16,64] [--rounds 3]
+    python -m benchmarks.sampling [--config shapes] [--batches 1,4,16,64] [--cpu]
+    python -m benchmarks.sampling --rar
 
-Three ways, in one process and by turns, all at temperature 1 and top-p .95:
+By turns in one process, at temperature 1 and top-p .95, with weights drawn at random:
+what a token costs does not depend on them. `torch` is PyTorch eager with a cache that
+grows, of the same weights, where it is installed; both are compared by their greedy
+tokens first. Every figure is the best of the rounds.
 
-    cached      `sample_tokens`
-    uncached    the same compiled loop, with the whole sequence anew for every token
-    torch       PyTorch eager with a cache that grows; where torch is installed
+    tokens_per_s      a batch's image tokens over the time to draw them
+    pictures_per_s    the same with decoding by the card's tokenizer
+    first_token_ms    from the condition to the first code of each picture
+    cache_mb          keys and values of the batch; peak_mb where the backend tells it
+    floor_ms          what a step reads (`sampling_floor`) over the speed of a copy of
+                      as many bytes in the same process; of_floor is its share of the
+                      time that a step takes
 
-All three have the same weights, drawn at random: what a token costs does not depend on
-them. The first and the last are also compared by their greedy tokens. Every figure is
-the best of the rounds; compile time is what the first call took more.
+--rar is the setting of the published speeds of RAR: batch 128, guided (2 x 128
+sequences), once in float32 and once in bfloat16, which CPUs only imitate.
+--cpu takes the processor's time instead of the clock's, for a machine that others use:
+with `taskset -c 0`, so that no thread waits for another.
 """
 
 import argparse
-import importlib
 import json
 import time
 from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from taming_jax.compilation import jit
-from taming_jax.conditions import Vocabulary
-from taming_jax.models.transformer import Transformer
-from taming_jax.models.vqgan import VQGAN
-from taming_jax.sampling import filter_logits, sample_tokens
-from taming_jax.training.prior import code_grid, make_transformer
-from taming_jax.training.recipe import PriorRecipe, plain
+from benchmarks import sampling_floor as floor
+from taming_jax.conditions import codes_of
+from taming_jax.models.vqgan import decode_codes
+from taming_jax.sampling import sample_tokens
 
 CLASSES = 10
 TOP_P = 0.95
 
 
 def main() -> None:
-    """Measures, and prints one JSON line for each batch."""
+    """Measures, and prints one JSON line for each dtype and batch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="shapes")
     parser.add_argument("--batches", default="1,4,16,64")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--rar", action="store_true")
     arguments = parser.parse_args()
-    model, vocabulary = prior_of(arguments.config)
-    params = random_params(model)
-    ways = {"cached": cached(model, params, vocabulary)}
-    ways["uncached"] = uncached(model, params, vocabulary)
+    clock = time.process_time if arguments.cpu else time.perf_counter
+    batches, guidance, dtypes = arguments.batches, 1.0, ["float32"]
+    if arguments.rar:
+        batches, guidance, dtypes = "128", 4.0, ["float32", "bfloat16"]
     about = {
         "config": arguments.config,
-        "parameters": sum(array.size for array in jax.tree.leaves(params)),
-        "cache_bytes_per_sequence": cache_bytes(model, model.length),
+        "guidance": guidance,
+        "clock": clock.__name__,
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
     }
-    try:
-        ways["torch"] = in_torch(model, params, vocabulary)
-    except ImportError:
-        about["torch"] = "not installed"
-    else:
-        same = ways["cached"](4, greedy=True) == ways["torch"](4, greedy=True)
-        about |= {"torch": version("torch"), "same_greedy_tokens": float(same.mean())}
-    print(json.dumps(about), flush=True)
-    for batch in map(int, arguments.batches.split(",")):
-        print(json.dumps(measure(ways, batch, arguments.rounds)), flush=True)
+    for dtype in dtypes:
+        case = Case(arguments.config, dtype, guidance)
+        ways = {"ours": case.draw}
+        if dtype == "float32" and (twin := in_torch(case)):
+            ways["torch"] = twin
+            same = case.draw(4, greedy=True) == twin(4, greedy=True)
+            about |= {"torch": version("torch"), "same_greedy_tokens": same.mean()}
+        print(json.dumps(about), flush=True)
+        for batch in map(int, batches.split(",")):
+            line = measure(case, ways, batch, arguments.rounds, clock)
+            print(json.dumps({"dtype": dtype, "batch": batch, **line}), flush=True)
 
 
-def measure(ways: dict[str, Callable], batch: int, rounds: int) -> dict:
-    """Tokens per second of every way, by turns, and what compiling took."""
-    first = {name: seconds(draw, batch) for name, draw in ways.items()}
-    best = dict.fromkeys(ways, np.inf)
-    for _ in range(rounds):
-        for name, draw in ways.items():
-            best[name] = min(best[name], seconds(draw, batch))
-    count = batch * ways["cached"](batch).shape[1]
-    line = {
-        "batch": batch,
-        "ms_per_place": round(1e3 * best["cached"] / count * batch, 3),
-    }
-    line |= {f"{name}_per_s": round(count / best[name]) for name in ways}
-    others = [name for name in ways if name != "cached"]
-    line |= {f"times_{name}": round(best[name] / best["cached"], 2) for name in others}
-    compiled = [name for name in ways if name != "torch"]
-    line |= {f"{n}_compile_s": round(first[n] - best[n], 1) for n in compiled}
-    return line
+class Case:
+    """A card's prior and tokenizer, with weights drawn at random."""
 
+    def __init__(self, config: str, dtype: str, guidance: float):
+        model, self.vocabulary, self.tokenizer = floor.prior_of(config, CLASSES)
+        self.model, self.guidance = model.clone(dtype=dtype), guidance
+        self.places = model.grid[0] * model.grid[1]
+        tokens = jnp.zeros((1, 2), jnp.int32)
+        params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
+        # Five times as large: few choices are then undecided.
+        self.params = jax.tree.map(lambda a: (5 * a).astype(dtype), params)
+        codes = jnp.zeros((1, *model.grid), jnp.int32)
+        side = model.grid[0] * self.tokenizer.stride
+        images = jnp.zeros((1, side, side, 3))
+        init = jax.jit(self.tokenizer.init, static_argnames="train")
+        self.variables = init(jax.random.key(0), images, train=False)
+        self._decode = jax.jit(lambda v, codes: decode_codes(self.tokenizer, v, codes))
+        self._decode(self.variables, codes)
 
-def seconds(draw: Callable, batch: int) -> float:
-    """Wall time of one call; its result is on the host when it returns."""
-    began = time.perf_counter()
-    draw(batch)
-    return time.perf_counter() - began
-
-
-def prior_of(config: str) -> tuple[Transformer, Vocabulary]:
-    """The prior of a recipe card, for its tokenizer and ten classes."""
-    card = plain(importlib.import_module(f"configs.{config}").get_config())
-    tokenizer = VQGAN(**card["vqgan"]["model"])
-    grid = code_grid(card["data"]["image_size"], tokenizer.stride)
-    vocabulary = Vocabulary(tokenizer.codebook_size, CLASSES)
-    recipe = PriorRecipe.from_config(card["prior"])
-    return make_transformer(recipe.model, vocabulary, grid), vocabulary
-
-
-def random_params(model: Transformer):
-    """Weights that leave few choices undecided."""
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
-    return jax.tree.map(lambda array: 5 * array, params)
-
-
-def cache_bytes(model: Transformer, places: int) -> int:
-    """Bytes of the keys and values of one sequence."""
-    cache = jax.eval_shape(partial(model.empty_cache, 1, places))
-    return sum(a.size * a.dtype.itemsize for a in (cache.keys, cache.values))
-
-
-def cached(model, params, vocabulary) -> Callable:
-    """`draw(batch)`: int32 [batch,T] by the sampler."""
-
-    def draw(batch, **settings):
+    def draw(self, batch: int, *, count: int | None = None, **settings) -> np.ndarray:
+        """int32 [batch,T] by the sampler; the first `count` places only."""
         keys = jax.random.split(jax.random.key(1), batch)
-        settings = settings or {"top_p": TOP_P}
+        if self.guidance != 1:
+            unguided = self.vocabulary.no_label(batch)
+            settings |= {"guidance": self.guidance, "unguided_prefix": unguided}
         tokens = sample_tokens(
-            model,
-            params,
+            self.model,
+            self.params,
             keys,
-            prefix(vocabulary, batch),
-            count=model.grid[0] * model.grid[1],
-            codes=vocabulary.codes,
+            self.prefix(batch),
+            count=count or self.places,
+            codes=self.vocabulary.codes,
+            **({} if settings.get("greedy") else {"top_p": TOP_P}),
             **settings,
         )
         return np.asarray(tokens)
 
+    def decode(self, tokens: np.ndarray) -> np.ndarray:
+        """Tokens [B,T] -> pictures [B,H,W,C]."""
+        codes = codes_of(tokens, self.model.grid, self.model.order)
+        return np.asarray(self._decode(self.variables, codes))
+
+    def prefix(self, batch: int):
+        """Classes in turn, as condition tokens int32 [batch,1]."""
+        return self.vocabulary.label_tokens(np.arange(batch) % CLASSES)
+
+
+def measure(
+    case: Case, ways: dict[str, Callable], batch: int, rounds: int, clock: Callable
+) -> dict:
+    """Every figure of one batch; what is compared is timed by turns."""
+    tokens = case.draw(batch)
+    timed = {name: lambda draw=draw: draw(batch) for name, draw in ways.items()}
+    timed["first"] = lambda: case.draw(batch, count=1)
+    timed["decode"] = lambda: case.decode(tokens)
+    best = dict.fromkeys(timed, np.inf)
+    for number in range(rounds + 1):
+        for name, run in timed.items():
+            began = clock()
+            run()
+            if number:  # the first compiles
+                best[name] = min(best[name], clock() - began)
+    sequences = batch * (1 if case.guidance == 1 else 2)
+    cache = floor.cache_bytes(case.model, floor.mean_places(case.model))
+    read = floor.weight_bytes(case.model) + sequences * cache
+    speed, per_place = floor.copy_speed(read, clock), best["ours"] / case.places
+    whole = floor.cache_bytes(case.model, case.model.prefix + case.places - 1)
+    line = {
+        "tokens_per_s": round(tokens.size / best["ours"]),
+        "pictures_per_s": round(batch / (best["ours"] + best["decode"]), 2),
+        "first_token_ms": round(1e3 * best["first"], 2),
+        "ms_per_place": round(1e3 * per_place, 3),
+        "floor_ms": round(1e3 * read / speed, 3),
+        "copy_gb_per_s": round(speed / 1e9, 1),
+        "of_floor": round(read / speed / per_place, 2),
+        "cache_mb": round(sequences * whole / 1e6, 2),
+    }
+    if memory := jax.devices()[0].memory_stats():
+        line["peak_mb"] = round(memory["peak_bytes_in_use"] / 1e6, 1)
+    if "torch" in best:
+        line["torch_tokens_per_s"] = round(tokens.size / best["torch"])
+        line["times_torch"] = round(best["torch"] / best["ours"], 2)
+    return line
+
+
+def in_torch(case: Case) -> Callable | None:
+    """`draw(batch)` by PyTorch; None where it is not installed."""
+    try:
+        from benchmarks.torch_prior import TorchPrior
+    except ImportError:
+        return None
+    twin = TorchPrior(case.model, case.params, codes=case.vocabulary.codes, top_p=TOP_P)
+
+    def draw(batch: int, **settings):
+        if case.guidance != 1:
+            unguided = case.vocabulary.no_label(batch)
+            settings |= {"guidance": case.guidance, "unguided": unguided}
+        return twin.draw(case.prefix(batch), **settings)
+
     return draw
-
-
-def uncached(model, params, vocabulary) -> Callable:
-    """The same without a cache: at every place the whole sequence goes through."""
-    count = model.grid[0] * model.grid[1]
-
-    @jit
-    def run(params, keys, condition):
-        def step(t, tokens):  # [B,T+1]
-            logits = model.apply({"params": params}, tokens[:, :-1])
-            logits = jax.lax.dynamic_index_in_dim(logits, t, axis=1, keepdims=False)
-            logits = filter_logits(logits[:, : vocabulary.codes], top_p=TOP_P)
-            place_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-            drawn = jax.vmap(jax.random.categorical)(place_keys, logits)
-            return tokens.at[:, t + 1].set(drawn.astype(jnp.int32))
-
-        tokens = jnp.pad(condition, ((0, 0), (0, count)))
-        return jax.lax.fori_loop(0, count, step, tokens)[:, 1:]
-
-    def draw(batch):
-        keys = jax.random.split(jax.random.key(1), batch)
-        return np.asarray(run(params, keys, prefix(vocabulary, batch)))
-
-    return draw
-
-
-def prefix(vocabulary, batch):
-    """Classes in turn, as condition tokens int32 [batch,1]."""
-    return vocabulary.label_tokens(np.arange(batch) % CLASSES)
-
-
-def in_torch(model, params, vocabulary) -> Callable:
-    """`draw(batch)` by PyTorch.
-
-    Raises:
-      ImportError: where it is not installed.
-    """
-    from benchmarks.torch_prior import TorchPrior
-
-    twin = TorchPrior(model, params, codes=vocabulary.codes, top_p=TOP_P)
-    return lambda batch, **settings: twin.draw(prefix(vocabulary, batch), **settings)
 
 
 if __name__ == "__main__":

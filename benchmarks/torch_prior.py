@@ -40,18 +40,25 @@ class TorchPrior:
         self.rotations = [self._rotation(place) for place in range(self.count)]
 
     @torch.inference_mode()
-    def draw(self, prefix, *, greedy: bool = False) -> np.ndarray:
-        """Condition tokens int32 [B,1] -> tokens [B,T]."""
-        tokens = [torch.from_numpy(np.array(prefix))[:, 0].long()]
-        empty = torch.empty(len(prefix), self.heads, 0, self.head_width)
+    def draw(
+        self, prefix, *, unguided=None, guidance: float = 1.0, greedy: bool = False
+    ) -> np.ndarray:
+        """Condition tokens int32 [B,1], and those of none -> tokens [B,T]."""
+        begins = prefix if unguided is None else np.concatenate([prefix, unguided])
+        tokens = [torch.from_numpy(np.array(begins))[:, 0].long()]
+        empty = torch.empty(len(begins), self.heads, 0, self.head_width)
         caches = [[empty, empty] for _ in self.layers]
         for place in range(self.count):
             x = self._embed(tokens, place)
             for layer, cache in zip(self.layers, caches, strict=True):
                 x = self._block(x, layer, cache, self.rotations[place])
-            logits = norm(x, self.weights["norm_out"]) @ self.head
-            tokens.append(self._choose(logits[:, : self.codes], greedy))
-        return torch.stack(tokens[1:], 1).numpy()
+            logits = (norm(x, self.weights["norm_out"]) @ self.head)[:, : self.codes]
+            if unguided is not None:
+                asked, unasked = logits.chunk(2)
+                logits = unasked + guidance * (asked - unasked)
+            drawn = self._choose(logits, greedy)
+            tokens.append(drawn if unguided is None else torch.cat([drawn, drawn]))
+        return torch.stack(tokens[1:], 1)[: len(prefix)].numpy()
 
     def _embed(self, tokens, place):
         table = self.weights["embedding"]
