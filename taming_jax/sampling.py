@@ -13,6 +13,7 @@ the tokens 0..K-1 and the only ones that can be drawn.
 """
 
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ def sample_tokens(
     Raises:
       ValueError: for a temperature, filter or guidance that cannot be.
     """
-    _check(temperature, top_k, top_p)
+    how = checked(temperature, top_k, top_p)
     if unguided_prefix is None and np.any(np.asarray(guidance) != 1):
         raise ValueError(f"guidance={guidance} needs unguided_prefix: give it, or 1")
     return _compiled(model, count, codes, greedy)(
@@ -71,11 +72,70 @@ def sample_tokens(
         jnp.asarray(prefix),
         unguided_prefix,
         given,
-        temperature,
-        top_k,
-        top_p,
+        how,
         jnp.broadcast_to(jnp.asarray(guidance, jnp.float32), (count,)),
     )
+
+
+class Filters(NamedTuple):
+    """What logits go through before a token is drawn; numbers that may be traced.
+
+    None where there is none of the kind.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+
+def checked(temperature, top_k, top_p) -> Filters:
+    """Filters; ValueError for a temperature or filter that cannot be."""
+    if not temperature > 0:
+        raise ValueError(
+            f"temperature={temperature}: it must be above 0; greedy=True takes the "
+            "likeliest code"
+        )
+    if top_k is not None and top_k < 1:
+        raise ValueError(
+            f"top_k={top_k}: at least one code must stay; None: all of them"
+        )
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p}: a probability in (0, 1]; None: no filter")
+    return Filters(temperature, top_k, top_p)
+
+
+def pick(
+    logits: jax.Array,
+    keys: jax.Array,
+    forced: jax.Array | None,
+    filters: Filters,
+    *,
+    unasked: jax.Array | None = None,
+    guidance: jax.Array | None = None,
+    codes: int,
+    greedy: bool,
+) -> jax.Array:
+    """Logits float32 [B,V] of one place each -> its tokens int32 [B].
+
+    keys: [B], each for this place alone.
+    forced: int32 [B], what stands there already; -1 where it is drawn.
+    unasked: float32 [B,V], logits of what asks for nothing; `guidance` [] or [B] is by
+        how much one moves away from them.
+    """
+    logits = logits[:, :codes]
+    if unasked is not None:
+        unasked = unasked[:, :codes]
+        guidance = jnp.reshape(guidance, (-1, 1))
+        logits = unasked + guidance * (logits - unasked)
+    if greedy:
+        token = jnp.argmax(logits, axis=-1)
+    else:
+        logits = filter_logits(
+            logits / filters.temperature, top_k=filters.top_k, top_p=filters.top_p
+        )
+        token = jax.vmap(jax.random.categorical)(keys, logits)
+    token = token.astype(jnp.int32)
+    return token if forced is None else jnp.where(forced < 0, token, forced)
 
 
 def sample_keys(key: jax.Array, count: int) -> jax.Array:
@@ -129,43 +189,26 @@ def _cut(order: jax.Array, weights: jax.Array, amount) -> jax.Array:
     return jax.lax.fori_loop(0, 32, decide, nothing)
 
 
-def _check(temperature, top_k, top_p) -> None:
-    if not temperature > 0:
-        raise ValueError(
-            f"temperature={temperature}: it must be above 0; greedy=True takes the "
-            "likeliest code"
-        )
-    if top_k is not None and top_k < 1:
-        raise ValueError(
-            f"top_k={top_k}: at least one code must stay; None: all of them"
-        )
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p}: a probability in (0, 1]; None: no filter")
-
-
 def _sample(
     model, count, codes, greedy,
-    params, keys, prefix, unguided_prefix, given, temperature, top_k, top_p, guidance,
+    params, keys, prefix, unguided_prefix, given, filters, guidance,
 ):  # fmt: skip
     params = {"params": model.unstacked(params)}
     guided = unguided_prefix is not None
 
-    def pick(logits, place):
+    def draw(logits, place):
         """Logits [B or 2B,V] of a place -> its tokens [B]."""
-        logits = logits[:, :codes]
-        if guided:
-            asked, unasked = jnp.split(logits, 2)
-            logits = unasked + guidance[place] * (asked - unasked)
-        if greedy:
-            token = jnp.argmax(logits, axis=-1)
-        else:
-            logits = filter_logits(logits / temperature, top_k=top_k, top_p=top_p)
-            place_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
-            token = jax.vmap(jax.random.categorical)(place_keys, logits)
-        token = token.astype(jnp.int32)
-        if given is None:
-            return token
-        return jnp.where(given[:, place] < 0, token, given[:, place])
+        asked, unasked = jnp.split(logits, 2) if guided else (logits, None)
+        return pick(
+            asked,
+            jax.vmap(jax.random.fold_in, (0, None))(keys, place),
+            None if given is None else given[:, place],
+            filters,
+            unasked=unasked,
+            guidance=guidance[place],
+            codes=codes,
+            greedy=greedy,
+        )
 
     def extend(tokens, cache):
         logits, cache = model.apply(params, tokens, cache, method="extend")
@@ -175,14 +218,14 @@ def _sample(
         token, cache = carry
         tokens = jnp.concatenate([token, token]) if guided else token
         logits, cache = extend(tokens[:, None], cache)
-        token = pick(logits, place)
+        token = draw(logits, place)
         return (token, cache), token
 
     if guided:
         prefix = jnp.concatenate([prefix, jnp.asarray(unguided_prefix)])
     cache = model.empty_cache(len(prefix), prefix.shape[1] + count - 1)
     logits, cache = extend(prefix, cache)
-    first = pick(logits, 0)
+    first = draw(logits, 0)
     _, rest = jax.lax.scan(go_on, (first, cache), jnp.arange(1, count))
     return jnp.concatenate([first[:, None], rest.T], axis=1)
 

@@ -25,7 +25,7 @@ FLOORS = (
     | {"user_cache"},
     {"models"},
     {"conditions", "fingerprint", "guidance", "losses", "orders", "sampling"}
-    | {"stored", "tiling"},
+    | {"stored", "tiling", "windowed", "windows"},
     {"data", "interop", "metrics", "pretrained", "training"},
     {"cli", "__main__"},
 )

@@ -126,9 +126,9 @@ class Layout:
         seen = xp.broadcast_to(seen, (len(boxes), 4)) if crop is None else crop
         there = classes >= 0
         told = there & (xp.cumsum(there, axis=1) <= self.objects)
-        told = told & _overlap(boxes, seen[:, None])
+        told = told & overlap(boxes, seen[:, None])
         if not self.crop:
-            boxes = _within(boxes, seen[:, None])
+            boxes = within(boxes, seen[:, None])
         if mirrored:
             boxes, seen = _mirrored(boxes), _mirrored(seen)
         what = classes
@@ -230,7 +230,7 @@ def _corners(boxes):
     return xp.stack([first, first + boxes[..., 2:]], axis=-2)
 
 
-def _overlap(boxes, seen):
+def overlap(boxes, seen):
     """Whether they have an area in common: bool [B,M]."""
     xp = boxes.__array_namespace__()
     boxes, seen = _corners(boxes), _corners(seen)
@@ -239,7 +239,7 @@ def _overlap(boxes, seen):
     return (last > first).all(-1)
 
 
-def _within(boxes, seen):
+def within(boxes, seen):
     """Boxes relative to what is seen, and cut to it."""
     xp = boxes.__array_namespace__()
     first = xp.clip((boxes[..., :2] - seen[..., :2]) / seen[..., 2:], 0.0, 1.0)

@@ -255,7 +255,7 @@ class Transformer(nn.Module):
     def _embed(
         self, tokens, history, places, embeddings=None, shuffle=None, *, train: bool
     ):
-        """Tokens [B,t] at places [t] of the history [B,S] -> float [B,t,D]."""
+        """Tokens [B,t] at places [t] or [B,t] of the history [B,S] -> float [B,t,D]."""
         x = self.embedding[tokens]
         if embeddings is not None:
             x = jnp.concatenate([embeddings, x], axis=1)
@@ -269,9 +269,9 @@ class Transformer(nn.Module):
             x += self.embedding[history[:, :1]]
         if self.above:
             over = positions.above(self.grid, self.prefix, self.order)
-            over = jnp.asarray(over)[places]  # [t]
-            codes = history[:, jnp.maximum(over, 0)]
-            x += jnp.where((over >= 0)[:, None], self.embedding_above[codes], 0.0)
+            over = jnp.broadcast_to(jnp.asarray(over)[places], x.shape[:2])  # [B,t]
+            codes = jnp.take_along_axis(history, jnp.maximum(over, 0), axis=1)
+            x += jnp.where((over >= 0)[..., None], self.embedding_above[codes], 0.0)
         return self.drop(x.astype(DTYPES[self.dtype]), deterministic=not train)
 
     def _logits(self, x):
