@@ -50,7 +50,8 @@ def _default(codes: int, steps: int) -> dict:
     """What configs/shapes.py does, in a narrower model and a shorter run.
 
     Its quantizer is what was best of runs with 256 and 1,024 codes, seed 0: EMA, L2 or
-    VQ, of 8, 16, 32 or 64 dimensions.
+    VQ, of 8, 16, 32 or 64 dimensions. In 64 a large codebook is not filled: of 16,384
+    codes 72 % were in use, in 8 dimensions 97 %.
     """
     body = {"norm_groups": 0, "gain": 3**0.5}
     return {
@@ -60,7 +61,7 @@ def _default(codes: int, steps: int) -> dict:
             "quantizer": {
                 "name": "ema",
                 "codebook_size": codes,
-                "dim": 64,
+                "dim": 64 if codes <= 4_096 else 8,
                 "beta": 0.25,
                 "start_step": steps // 10,
                 "blend_steps": steps // 10,
@@ -165,8 +166,9 @@ LEVELS = {256: (8, 8, 4), 1_024: (8, 8, 4, 4), 16_384: (8, 8, 8, 8, 4)}
 def _quantizer(
     name: str, *, remedies: Sequence[str] = (), weight: float = 10.0, **fields
 ) -> Changes:
-    """Another quantizer in the default's place, with those remedies it can have.
+    """Another quantizer in the default's place.
 
+    remedies: of the default's settings, those that it has, too.
     weight: of its losses; LFQ's is the best of 0.1, 1 and 10 by PSNR, with VQ, EMA and
         SimVQ 10 was better than 1, others were not all tried.
     """
@@ -213,14 +215,14 @@ RECIPES: dict[str, Changes] = {
 # The default's own is ema. Those without a remedy cannot have it, or, as IBQ, whose
 # longest codes win, collapse by it.
 QUANTIZERS: dict[str, Changes] = {
-    "vq": _quantizer("vq", remedies=REMEDIES, dim=64),
+    "vq": _quantizer("vq", remedies=(*REMEDIES, "dim")),
     "l2": _quantizer("l2", remedies=REMEDIES, dim=8),
-    "online": _quantizer("online", remedies=SOFT_START, dim=64),
+    "online": _quantizer("online", remedies=(*SOFT_START, "dim")),
     "gumbel": _gumbel,
     "fsq": _fsq,
     "lfq": _quantizer("lfq", weight=0.1),
     "ibq": _quantizer("ibq", weight=0.1, dim=32),
-    "simvq": _quantizer("simvq", remedies=SOFT_START, dim=64),
+    "simvq": _quantizer("simvq", remedies=(*SOFT_START, "dim")),
 }
 _NORM = {
     "model.encoder.norm_groups": 8,
