@@ -107,23 +107,22 @@ def run(args: argparse.Namespace) -> None:
         draw, prior, asked, seed=args.seed, batch_size=batch_size, each=each,
         given=given and given.of_rows(rows), **settings,
     )  # fmt: skip
-    numbers, columns = None, {}
+    numbers, columns, total = None, {}, rows * args.count
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LateCodes)  # it has been said
         if judge:
             numbers, columns["scores"] = accepting.accepted(
                 output, draw_some, judge, asked, args.count, each, batch_size
             )
-        starts, left = samples.unfinished(output.path, rows * args.count, batch_size)
+        starts, left = samples.unfinished(output.path, total, batch_size)
         batches = draw_some(numbers=numbers, starts=starts)
         samples.write(output.path, output.begun_with(batches), Progress(left))
     processes.barrier("the last picture", seconds=24 * 3600)
     if processes.is_first():
+        beside = given.beside(rows) if given else ()
         shown = samples.put_together(
-            output.path, prior, asked, args.count,
-            given.beside(rows) if given else (), **columns,
-        )  # fmt: skip
-        total = rows * args.count
+            output.path, prior, asked, args.count, beside, **columns
+        )
         which = "all" if shown == total else f"{shown:,} of them"
         print(f"{total:,} pictures in {args.output}, {which} side by side in grid.png")
 
@@ -131,14 +130,14 @@ def run(args: argparse.Namespace) -> None:
 def _request(prior, asked, args, given, judge, settings) -> dict:
     """What makes the pictures what they are, in JSON's types."""
     vqgan = prior.tokenizer()
-    accepted = {"accept": args.accept, "judge": judge and judge.card["weights_sha256"]}
     return {
         "prior": {"directory": str(prior.directory), "step": prior.step},
         "tokenizer": {"step": vqgan.step, "fingerprint": vqgan.fingerprint},
         "seed": args.seed,
         **_in_short(asked),
         "count": args.count,
-        **accepted,
+        "accept": args.accept,
+        "judge": judge and judge.card["weights_sha256"],
         "given": given and hashlib.sha256(given.codes.tobytes()).hexdigest(),
         **prior.default_settings,
         **settings,
