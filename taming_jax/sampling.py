@@ -4,9 +4,9 @@
                                  ^                                         |
                                  +--------------- extend <----------------+
 
-One compiled loop over places with the cache in its carry. Keys, temperature, filters
-and guidance are arguments of the compiled program: it is compiled once per model, shape
-and kind of filter.
+Compiled loops over places with the cache in their carry; it grows from loop to loop.
+Keys, temperature, filters and guidance are arguments of the compiled program: it is
+compiled once per model, shape and kind of filter.
 
 Legend: B samples, n condition tokens, T image tokens, V vocabulary, K codes, which are
 the tokens 0..K-1 and the only ones that can be drawn.
@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.compilation import jit
-from taming_jax.models.transformer import Transformer
+from taming_jax.models.transformer import Cache, Transformer
 from taming_jax.units import Tokens
 
 HIGHEST_BIT = np.uint32(1 << 31)
+_LOOPS, _PLACES = 4, 64  # loops over the places at most; places of each at least
 
 
 def sample_tokens(
@@ -223,11 +224,40 @@ def _sample(
 
     if guided:
         prefix = jnp.concatenate([prefix, jnp.asarray(unguided_prefix)])
-    cache = model.empty_cache(len(prefix), prefix.shape[1] + count - 1)
+    begin, *ends = spans(count)
+    before = prefix.shape[1] - 1  # the last token is never shown
+    cache = model.empty_cache(len(prefix), before + ends[0])
     logits, cache = extend(prefix, cache)
-    first = draw(logits, 0)
-    _, rest = jax.lax.scan(go_on, (first, cache), jnp.arange(1, count))
-    return jnp.concatenate([first[:, None], rest.T], axis=1)
+    token = draw(logits, 0)
+    drawn = [token[None]]
+    for end in ends:
+        carry = token, _enlarged(cache, before + end)
+        (token, cache), some = jax.lax.scan(go_on, carry, jnp.arange(begin, end))
+        drawn.append(some)
+        begin = end
+    return jnp.concatenate(drawn).T
+
+
+def spans(count: int) -> list[int]:
+    """Where the loops over the places 1..count-1 begin and end, [1, ..., count].
+
+    Each attends to a cache of its own length, which it reads to the end at every place:
+    four loops read five eighths of what one does. Each is compiled, too, so that short
+    sequences have one.
+    """
+    loops = min(_LOOPS, max(1, count // _PLACES))
+    return [1, *(count * i // loops for i in range(1, loops + 1))]
+
+
+def _enlarged(cache: Cache, places: int) -> Cache:
+    """The same with room for so many places."""
+    more = places - cache.tokens.shape[1]
+    wider = [(0, 0)] * 3 + [(0, more), (0, 0)]
+    return cache.replace(
+        keys=jnp.pad(cache.keys, wider),
+        values=jnp.pad(cache.values, wider),
+        tokens=jnp.pad(cache.tokens, [(0, 0), (0, more)]),
+    )
 
 
 @lru_cache(maxsize=32)

@@ -111,6 +111,29 @@ def test_a_modern_model_draws_by_its_logits_without_a_cache(layers):
     assert_array_equal(tokens, logits[..., :16].argmax(-1))
 
 
+@pytest.mark.parametrize(
+    ("count", "ends"),
+    [(1, [1, 1]), (64, [1, 64]), (128, [1, 64, 128]), (257, [1, 64, 128, 192, 257])],
+)
+def test_long_sequences_are_drawn_in_up_to_four_loops(count, ends):
+    assert sampling.spans(count) == ends
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_cache_that_grows_draws_by_the_logits_without_one(monkeypatch, guided):
+    """In four loops over nine places; guided by the same condition it is not moved."""
+    monkeypatch.setattr(sampling, "_PLACES", 9)
+    monkeypatch.setattr(sampling, "_compiled", sampling._compiled.__wrapped__)
+    more = {"unguided_prefix": PREFIX, "guidance": 3.0} if guided else {}
+    given = np.full((2, COUNT), -1)
+    given[:, 12:14] = 3
+    tokens = draw(greedy=True, given=given, **more)
+    expected = np.array(full_logits(PREFIX, tokens).argmax(-1))
+    expected[:, 12:14] = 3
+    assert len(sampling.spans(COUNT)) == 5
+    assert_array_equal(tokens, expected)
+
+
 def test_draws_follow_the_distribution():
     """20,000 first tokens against the softmax of the temperature's logits."""
     many = np.repeat(PREFIX[:1], 20_000, axis=0)
