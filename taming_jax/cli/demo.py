@@ -35,14 +35,17 @@ class Phase(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--config, --workdir, --samples, --seed, and changes to the card."""
-    parser.add_argument("--config", default="configs/shapes.py", metavar="CARD")
-    parser.add_argument("--workdir", default="runs/demo", metavar="W")
+    add_flags(parser, "configs/shapes.py", "runs/demo", 1_000, "that are judged")
+
+
+def add_flags(
+    parser: argparse.ArgumentParser, config: str, workdir: str, samples: int, about: str
+) -> None:
+    """What both demos can be told; the values where nothing is, `about` the samples."""
+    parser.add_argument("--config", default=config, metavar="CARD")
+    parser.add_argument("--workdir", default=workdir, metavar="W")
     parser.add_argument(
-        "--samples",
-        type=arguments.positive,
-        default=1_000,
-        metavar="N",
-        help="that are judged",
+        "--samples", type=arguments.positive, default=samples, metavar="N", help=about
     )
     parser.add_argument(
         "--seed", type=int, default=1, metavar="S", help="of the samples"

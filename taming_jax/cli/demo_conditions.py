@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from taming_jax.cli import arguments
-from taming_jax.cli.demo import Phase, execute
+from taming_jax.cli.demo import Phase, add_flags, execute
 
 NAMES = ("label", "segmentation", "depth", "edges", "label_and_depth",
          "low_resolution", "keypoints", "boxes", "points")  # fmt: skip
@@ -38,24 +37,11 @@ _ROWS, _SAMPLES = 4, 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--config, --workdir, --only, --samples, --seed, and changes to the cards."""
-    parser.add_argument("--config", default="configs/conditions.py", metavar="CARD")
-    parser.add_argument("--workdir", default="runs/conditions", metavar="W")
+    """Those of the other demo, and --only."""
+    about = "of each condition, that are scored"
+    add_flags(parser, "configs/conditions.py", "runs/conditions", 300, about)
     parser.add_argument(
         "--only", default=",".join(NAMES), metavar="NAME,NAME", help="of conditions"
-    )
-    parser.add_argument(
-        "--samples",
-        type=arguments.positive,
-        default=300,
-        metavar="N",
-        help="of each condition, that are scored",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=1, metavar="S", help="of the samples"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="-- --config.KEY=VALUE", help="as in training"
     )
 
 
