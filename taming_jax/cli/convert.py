@@ -7,7 +7,8 @@ these the names and shapes of all tensors are known to fit. The paper's other
 transformers (FFHQ, CelebA-HQ, S-FLCKR, ADE20K, COCO-Stuff, OpenImages) go by their
 .yaml, unproved: nobody has seen their files here. convert perceptual makes the weights
 of LPIPS from torchvision's VGG16 and LPIPS's VGG heads. convert back writes a tokenizer
-of ours under its authors' names, and its .yaml beside it.
+of ours, or with --stage prior a transformer, under its authors' names, and its .yaml
+beside it.
 """
 
 import argparse
@@ -42,9 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     perceptual.add_argument("output", help="the .npz to write")
     perceptual.set_defaults(convert=_perceptual)
 
-    back = kinds.add_parser("back", help="a tokenizer of ours under its authors' names")
+    back = kinds.add_parser("back", help="a model of ours under its authors' names")
     back.add_argument("model", help="a converted model, a run's directory, or a name")
     back.add_argument("output", help="NAME.ckpt or NAME.safetensors")
+    back.add_argument(
+        "--stage",
+        choices=["vqgan", "condition_vqgan", "prior"],
+        default="vqgan",
+        help="which of the models that are there (default: %(default)s)",
+    )
     back.set_defaults(convert=_back)
 
 
@@ -78,5 +85,5 @@ def _perceptual(args: argparse.Namespace) -> None:
 def _back(args: argparse.Namespace) -> None:
     from taming_jax.interop import convert_back
 
-    convert_back(args.model, args.output)
+    convert_back(args.model, args.output, args.stage)
     print(f"{args.output}, and its configuration beside it")

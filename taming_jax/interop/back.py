@@ -1,4 +1,4 @@
-"""A tokenizer of ours under its authors' names, for their programs.
+"""A model of ours under its authors' names, for their programs.
 
     MODEL -> NAME.ckpt or NAME.safetensors    the tensors
              NAME.yaml                        the configuration that belongs to them
@@ -6,21 +6,28 @@
 
 MODEL may have been converted or trained here. Weights are the averaged ones, as
 `load_vqgan` reads them; discriminator and LPIPS are in the file if MODEL has kept them,
-and the authors' programs look for them there.
+and the authors' programs look for them there. The original's priors have their
+tokenizers in the file, LlamaGen's have not.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from taming_jax import stored
 from taming_jax.files import in_bucket, whole_file
 from taming_jax.interop.actnorm import joined
-from taming_jax.interop.contents import DISCRIMINATOR
+from taming_jax.interop.back_prior import (
+    check_net2net,
+    is_llamagens,
+    to_llamagen_gpt,
+    to_net2net,
+)
+from taming_jax.interop.contents import DISCRIMINATOR, PREFIXES
 from taming_jax.interop.formats.safetensors import write_safetensors
 from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.interop.layout import form_of, layout
@@ -34,19 +41,51 @@ SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 _LLAMAGENS_COUNTS = 65_536  # codes whose use LlamaGen counts, whatever there are
 
 
-def convert_back(model: str | os.PathLike, output: str | os.PathLike) -> None:
-    """Writes a tokenizer as its authors' programs read it.
+class Handed(NamedTuple):
+    """What goes into a file, and beside it.
+
+    Attributes:
+      tensors: by their authors' names.
+      content: of a file that has more than tensors, these among it.
+      config: in their words.
+      used: int64 [n], the codes that are used, where not all are.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    content: Mapping[str, Any]
+    config: dict[str, Any]
+    used: np.ndarray | None = None
+
+
+def convert_back(
+    model: str | os.PathLike, output: str | os.PathLike, stage: str = "vqgan"
+) -> None:
+    """Writes a tokenizer, or a prior, as its authors' programs read it.
 
     Args:
-      model: what `load_vqgan` takes; a run's directory, for example.
+      model: what `load_vqgan` and `load_prior` take; a run's directory, for example.
       output: the file, whose name ends as one of `SUFFIXES`; a .yaml comes beside it.
+      stage: "prior", or a tokenizer's, of which the other is taken where it is alone.
 
     Raises:
       ValueError: if there is no such model, if the authors' programs cannot be told
         it, or if a file is there already.
     """
     output = _checked(output)
-    stage = stored.stage_at(model)
+    if stage == "prior":
+        handed = _prior(model)
+    else:
+        handed = _tokenizer(model, stored.stage_at(model, stage))
+    if handed.used is not None:
+        handed.config["model"]["params"]["remap"] = f"{output.stem}.npy"
+    with _written_beside(output, handed.config, handed.used):
+        if output.suffix == ".safetensors":
+            write_safetensors(output, handed.tensors)
+        else:
+            write_torch(output, handed.content)
+
+
+def _tokenizer(model: str | os.PathLike, stage: str) -> Handed:
     ours = stored.read(model, stage)
     section = ours.config[stage]
     fields = section.get("discriminator") or {}
@@ -55,14 +94,12 @@ def convert_back(model: str | os.PathLike, output: str | os.PathLike) -> None:
     if other or fields.get("norm") == "none":
         judge = None  # theirs always normalise, and can do nothing else
     form = form_of(ours.record, section["model"])
-    try:
+    with _named(model):
         if form == "llamagen":
             config = {"vq": to_llamagen(section)}
         else:
             config = {"model": to_original(section, discriminator=judge is not None)}
         used = _used(section["model"]["quantizer"])
-    except ValueError as error:
-        raise ValueError(f"{model} cannot be handed back: {error}") from error
     tree = {"generator": _generator(ours.variables), **_beside(ours, judge)}
     tensors = to_theirs(layout(section["model"], fields, form), tree)
     tensors |= _constants(used, form, "perceptual" in tree)
@@ -70,13 +107,51 @@ def convert_back(model: str | os.PathLike, output: str | os.PathLike) -> None:
     if form == "llamagen":
         content = _apart(tensors, ours.step)
         tensors = content["model"]
-    if used is not None:
-        config["model"]["params"]["remap"] = f"{output.stem}.npy"
-    with _written_beside(output, config, used):
-        if output.suffix == ".safetensors":
-            write_safetensors(output, tensors)
-        else:
-            write_torch(output, content)
+    return Handed(tensors, content, config, used)
+
+
+def _prior(model: str | os.PathLike) -> Handed:
+    """The transformer; in the original's form with the tokenizers that it needs."""
+    ours = stored.read(model, "prior")
+    section, facts = ours.config["prior"], ours.record["facts"]
+    params = ours.variables["params"]
+    if is_llamagens(section):
+        with _named(model):
+            tensors, config = to_llamagen_gpt(section, facts, params)
+        return Handed(tensors, {"model": tensors, "steps": ours.step}, config)
+    with _named(model):
+        check_net2net(section)  # before its tokenizers are read
+    beside = ours.directory.parent
+    by = (facts.get("condition") or {}).get("tokenizer")
+    stages = {"vqgan": section.get("tokenizer") or beside}
+    if by == "condition_vqgan":
+        stages[by] = section.get("condition_tokenizer") or beside
+    tokenizers = {stage: _tokenizer(place, stage) for stage, place in stages.items()}
+    with _named(model):
+        for stage, handed in tokenizers.items():
+            if "model" not in handed.config or handed.used is not None:
+                raise ValueError(
+                    f"its {stage} is LlamaGen's, or has codes that are not used; the "
+                    "original's file has none of the two"
+                )
+        configs = {
+            stage: handed.config["model"] for stage, handed in tokenizers.items()
+        }
+        tensors, config = to_net2net(section, facts, params, configs)
+    if by == "vqgan":  # the original repeats it
+        tokenizers["condition_vqgan"] = tokenizers["vqgan"]
+    for stage, handed in tokenizers.items():
+        tensors |= {f"{PREFIXES[stage]}{k}": v for k, v in handed.tensors.items()}
+    return Handed(tensors, {"state_dict": tensors, "global_step": ours.step}, config)
+
+
+@contextlib.contextmanager
+def _named(model: str | os.PathLike) -> Iterator[None]:
+    """What their programs cannot be told is said of this model."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{model} cannot be handed back: {error}") from error
 
 
 def _checked(output: str | os.PathLike) -> Path:

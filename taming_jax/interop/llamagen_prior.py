@@ -3,6 +3,7 @@
     {"dim": 768, "n_layer": 12, "n_head": 12, ...} -> Prior
     separated(tensors)       their fused tensors as several, and two tables as one
     names(heads, kv_heads)   the table of names of what that gives
+    fused(tensors, codes)    the inverse of `separated`
 
 https://github.com/FoundationVision/LlamaGen (Sun et al. 2024). They turn neighbouring
 channels together, and we the halves of a head: queries and keys are laid out anew,
@@ -86,7 +87,7 @@ def from_llamagen_gpt(arguments: Mapping[str, Any]) -> Prior:
         "kv_heads": given["n_kv_head"],
         "norm": "rms",
         "mlp": "swiglu",
-        "mlp_width": _hidden(width, given["ffn_dim_multiplier"], given["multiple_of"]),
+        "mlp_width": hidden(width, given["ffn_dim_multiplier"], given["multiple_of"]),
         "bias": False,
         "learned_positions": False,
         "rotary": True,
@@ -133,6 +134,18 @@ def separated(
     return apart
 
 
+def fused(tensors: Mapping[str, np.ndarray], codes: int) -> dict[str, np.ndarray]:
+    """The inverse of `separated`, for arrays; `codes` embeddings are those of codes."""
+    whole = dict(tensors)
+    tokens = whole.pop(_TOKENS)
+    whole[CODES], whole[_LABELS] = tokens[:codes], tokens[codes:]
+    for name in tensors:
+        if name.endswith(_FUSED.replace("wqkv", "wq")):
+            parts = [whole.pop(name.replace("wq", f"w{part}")) for part in "qkv"]
+            whole[name.replace("wq", "wqkv")] = np.concatenate(parts)
+    return whole
+
+
 def names(heads: int, kv_heads: int | None) -> Table:
     """Of what `separated` gives; our side: "params"."""
     layer, shared = "layers.{layer}", kv_heads or heads
@@ -157,11 +170,12 @@ def names(heads: int, kv_heads: int | None) -> Table:
     )
 
 
-def _hidden(width: int, factor: float | None, multiple: int) -> int:
-    hidden = int(2 * 4 * width / 3)
+def hidden(width: int, factor: float | None, multiple: int) -> int:
+    """How wide the hidden layer is, by their arguments."""
+    wide = int(2 * 4 * width / 3)
     if factor is not None:
-        hidden = int(factor * hidden)
-    return -(-hidden // multiple) * multiple
+        wide = int(factor * wide)
+    return -(-wide // multiple) * multiple
 
 
 def _halves(heads: int) -> Transform:

@@ -46,7 +46,7 @@ _SIZES = {
     "n_embd": "width",
 }
 _OPTIONS = ("embd_pdrop", "resid_pdrop", "attn_pdrop", "n_unmasked")
-_ORDERS = {
+ORDERS = {
     "Identity": "raster",
     "Subsample": "subsample",
     "ZCurve": "z_curve",
@@ -132,15 +132,15 @@ def _order(node: Mapping[str, Any] | None) -> tuple[str, tuple[int, int] | None]
     if not node:
         return "raster", None
     name = str(node.get("target")).rpartition(".")[2]
-    if name not in _ORDERS:
+    if name not in ORDERS:
         raise ValueError(
             f"permuter_config's target is {node.get('target')!r}; known are "
-            f"{', '.join(_ORDERS)}"
+            f"{', '.join(ORDERS)}"
         )
     sides = node.get("params") or {}
-    if _ORDERS[name] == "raster" or not {"H", "W"} <= sides.keys():
-        return _ORDERS[name], None
-    return _ORDERS[name], (int(sides["H"]), int(sides["W"]))
+    if ORDERS[name] == "raster" or not {"H", "W"} <= sides.keys():
+        return ORDERS[name], None
+    return ORDERS[name], (int(sides["H"]), int(sides["W"]))
 
 
 def _told(
