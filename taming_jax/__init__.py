@@ -16,7 +16,7 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "load_vqgan": "taming_jax.pretrained.vqgan",
-    "load_prior": "taming_jax.pretrained.prior",
+    "load_prior": "taming_jax.pretrained.loading",
 }
 
 

@@ -33,8 +33,9 @@ from taming_jax.sampling import Filters, checked, pick
 from taming_jax.units import Codes, Tokens
 from taming_jax.windows import Steps, Windows, lengths, rounded_up, runs, schedule
 
-# Programs of one picture. A seventh length saves a hundredth of a 64 x 64 picture.
-_LENGTHS = 6
+# Programs of one picture: so many at most, and one for so many codes of its windows.
+# With 16 x 16 codes a seventh would save a hundredth of what a 64 x 64 picture costs.
+_PROGRAMS, _CODES = 6, 40
 
 Told = Callable[[jax.Array, jax.Array], Tokens]
 
@@ -124,7 +125,7 @@ def draw_exactly(model, params, canvas, asked, steps: Steps, windows, codes, gre
     """Draws each code from a window of its own: canvas int32 [B,h*w] -> the same."""
     longest = lengths(windows, steps).max(1, initial=0)
     table = jnp.asarray(steps.rows), jnp.asarray(steps.blocks)
-    for length, start, stop in runs(rounded_up(longest, _LENGTHS)):
+    for length, start, stop in runs(rounded_up(longest, _programs(windows))):
         program = exact_program(model, windows, codes, greedy, length)
         canvas = program(canvas, params, asked, table, start, stop)
     return canvas
@@ -147,7 +148,7 @@ def draw_by_blocks(model, params, canvas, asked, steps: Steps, windows, codes, g
     before = lengths(windows, begun).max(1, initial=-1)
     begins = before >= 0
     longest = np.maximum(before - _extension(windows), 0)
-    longest[begins] = rounded_up(longest[begins], _LENGTHS)
+    longest[begins] = rounded_up(longest[begins], _programs(windows))
     table, news = jax.tree.map(jnp.asarray, (steps[:2], begun[:2]))
     go_on = blocks_program(model, windows, codes, greedy)
     # A stretch of steps is drawn at once that ends before one in which blocks begin.
@@ -342,6 +343,11 @@ def _put(canvas, place, token, there):
     """Codes [P,B] into the canvas [B,h*w] at places [P], where there is one."""
     place = jnp.where(there, place, canvas.shape[1])
     return canvas.at[:, place].set(token.T, mode="drop")
+
+
+def _programs(windows: Windows) -> int:
+    """How many lengths of what comes before a place are compiled, at most."""
+    return min(_PROGRAMS, -(-windows.window[0] * windows.window[1] // _CODES))
 
 
 def _extension(windows: Windows) -> int:

@@ -36,7 +36,11 @@ def restore(tokens: Tokens, stride: int, steps: int) -> Maps:
     return maps.repeat(stride, 1).repeat(stride, 2)
 
 
-def resized(maps, side: int):
-    """[B,H,W,...] -> [B,side,side,...] by the nearest pixel above and to the left."""
-    rows, columns = (np.arange(side) * n // side for n in maps.shape[1:3])
+def resized(maps, height: int, width: int | None = None):
+    """[B,H,W,...] -> [B,h,w,...] by the nearest pixel above and to the left.
+
+    Without a width it is as the height.
+    """
+    given = zip((height, width or height), maps.shape[1:3], strict=True)
+    rows, columns = (np.arange(side) * n // side for side, n in given)
     return maps[:, rows][:, :, columns]

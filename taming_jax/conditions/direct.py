@@ -17,9 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax import units
+from taming_jax.conditions import windows
 from taming_jax.conditions.coordinates import coordinates, quantize
 from taming_jax.conditions.kinds import Coded, Data, check_entry
 from taming_jax.units import Tokens
+
+Sides = tuple[int, int]
 
 _NOISE = 0.2  # the most that a degraded picture has, of [-1, 1]
 
@@ -79,17 +82,22 @@ class LowResolution:
             return Coded(batch["low_resolution_tokens"])
         return units.as_images(batch["image"])
 
-    def checked(self, given: Any) -> np.ndarray:
-        """Images [B,S,S,C], S any multiple of the side."""
-        asked = np.asarray(given)
+    def checked(self, given: Any, sides: Sides | None = None) -> np.ndarray:
+        """Images [B,S,S,C], S any multiple of the side.
+
+        sides: in pixels that are told, where they are not as many down as across; the
+          picture is as many times as high and as wide.
+        """
+        asked, (rows, columns) = np.asarray(given), sides or (self.side, self.side)
         shape = asked.shape[1:]
-        right = asked.ndim == 4 and shape[0] == shape[1] and shape[2] == self.channels
-        right = right and np.issubdtype(asked.dtype, np.floating) and asked.size
-        if not right or shape[0] % self.side or np.abs(asked).max() > 1:
+        right = asked.ndim == 4 and shape[2] == self.channels and asked.size
+        right = right and np.issubdtype(asked.dtype, np.floating)
+        right = right and shape[0] % rows == 0 and np.abs(asked).max() <= 1
+        if not right or shape[0] // rows * columns != shape[1]:
             raise ValueError(
-                f"this prior is told small pictures: images float32 [B, S, S, "
-                f"{self.channels}] in [-1, 1], S a multiple of {self.side}; the "
-                f"condition is {asked.dtype} {asked.shape}"
+                f"this prior is told small pictures: images float32 [B, H, W, "
+                f"{self.channels}] in [-1, 1], H and W the same multiple of {rows} and "
+                f"{columns}; the condition is {asked.dtype} {asked.shape}"
             )
         return asked
 
@@ -97,17 +105,28 @@ class LowResolution:
         del variables
         if isinstance(asked, Coded):
             return asked.codes
-        count, size = asked.shape[:2]
-        part = size // self.side
+        grid = self._grid(asked, asked.shape[1] // self.side, key)
+        return grid.reshape(len(asked), -1)
+
+    def over(self, given: Any, shape: Sides, window: Sides) -> windows.Part:
+        """What windows are told of small pictures of `shape` codes."""
+        sides = windows.larger(self.side, shape, window)
+        asked = self.checked(given, sides)
+        grid = self._grid(asked, asked.shape[1] // sides[0])
+        return windows.Part(grid, window, (self.side, self.side))
+
+    def _grid(self, asked, part: int, key=None) -> Tokens:
+        """A token for each part x part pixels: int32 [B,h,w]."""
+        count, height, width, _ = asked.shape
         parts = jnp.asarray(asked).reshape(
-            count, self.side, part, self.side, part, self.channels
+            count, height // part, part, width // part, part, self.channels
         )
         small = parts.mean((2, 4))  # [B,s,s,C]
         if key is not None and self.degraded:
             small = _degraded(small, parts[:, :, part // 2, :, part // 2], key)
         steps = jnp.round((small + 1) / 2 * (self.levels - 1)).astype(jnp.int32)
         scale = self.levels ** np.arange(self.channels)[::-1]
-        return (steps * scale).sum(-1).reshape(count, -1).astype(jnp.int32)
+        return (steps * scale).sum(-1).astype(jnp.int32)
 
     def missing(self) -> str:
         """What to say where nothing was given."""
@@ -175,14 +194,17 @@ class Coordinates:
         side = self.image_size
         return jnp.broadcast_to(coordinates(side, side), (len(images), side, side))
 
-    def checked(self, given: Any) -> np.ndarray:
-        """Maps [B,S,S] in [0,1]."""
-        asked, side = np.asarray(given), self.image_size
-        right = asked.shape[1:] == (side, side) and asked.size
+    def checked(self, given: Any, sides: Sides | None = None) -> np.ndarray:
+        """Maps [B,S,S] in [0,1].
+
+        sides: in pixels, where they are not S and S.
+        """
+        asked, sides = np.asarray(given), sides or (self.image_size,) * 2
+        right = asked.shape[1:] == sides and asked.size
         if not right or not 0 <= asked.min() <= asked.max() <= 1:
             raise ValueError(
-                f"this prior is told coordinates float32 [B, {side}, {side}] in [0, 1]"
-                f"; the condition is {asked.dtype} {asked.shape}"
+                f"this prior is told coordinates float32 [B, {sides[0]}, {sides[1]}] "
+                f"in [0, 1]; the condition is {asked.dtype} {asked.shape}"
             )
         return asked.astype(np.float32)
 
@@ -191,6 +213,12 @@ class Coordinates:
         if isinstance(asked, Coded):
             return asked.codes
         return quantize(asked, self.stride, self.steps).reshape(len(asked), -1)
+
+    def over(self, given: Any, shape: Sides, window: Sides) -> windows.Part:
+        """What windows are told of the coordinates of pictures of `shape` codes."""
+        sides = windows.larger(self.image_size, shape, window)
+        grid = quantize(self.checked(given, sides), self.stride, self.steps)
+        return windows.Part(grid, window, (self.image_size // self.stride,) * 2)
 
     def missing(self) -> str:
         """What to say where nothing was given."""

@@ -9,7 +9,8 @@ whole vocabulary these are is not its affair. What is asked for has the form in 
 people give it, said in each class; all but labels can `draw` it. Here are labels and
 maps that a tokenizer of their own turns into codes; `direct` and `objects` have those
 that need none, which say what of them is `kept` beside codes on disk: "entries",
-"tokens", or None.
+"tokens", or None. Of pictures larger than a prior's grid `over` says what each window
+is told, see `windows`.
 
 Legend: B pictures, n tokens of each, S or s pixels along a side.
 """
@@ -21,9 +22,12 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from taming_jax.conditions import windows
 from taming_jax.conditions.coordinates import resized
 from taming_jax.maps import Input
 from taming_jax.units import Codes, Tokens
+
+Sides = tuple[int, int]
 
 _FEW = 12  # names in a message
 
@@ -118,6 +122,11 @@ class Label:
         del variables, key
         return jnp.asarray(asked, jnp.int32)[:, None]
 
+    def over(self, given: Any, shape: Sides, window: Sides) -> windows.Same:
+        """What windows are told of pictures of `shape` codes: labels as ever."""
+        del shape, window
+        return windows.Same(self.tokens(self.checked(given)))
+
     def missing(self) -> str:
         """What to say where nothing was given."""
         return (
@@ -185,21 +194,23 @@ class CodedMap:
             return Coded(batch["condition_codes"])
         return Input(*self.input).read(batch[self.input[0]])
 
-    def checked(self, given: Any) -> np.ndarray:
-        """Class maps int32 [B,S,S], or images float32 [B,S,S,C] in [-1,1]."""
-        asked, side = np.asarray(given), self.image_size
+    def checked(self, given: Any, sides: Sides | None = None) -> np.ndarray:
+        """Class maps int32 [B,S,S], or images float32 [B,S,S,C] in [-1,1].
+
+        sides: in pixels, where they are not S and S.
+        """
+        asked, sides = np.asarray(given), sides or (self.image_size,) * 2
         if self.input[0] == "segmentation":
-            wanted = f"class maps int32 [B, {side}, {side}] below {self.channels}"
+            wanted = "class maps int32 [B, {}, {}]".format(*sides)
+            wanted += f" below {self.channels}"
             whole = np.issubdtype(asked.dtype, np.integer)
-            right = whole and asked.shape[1:] == (side, side) and asked.ndim == 3
+            right = whole and asked.shape[1:] == sides
             low, high = 0, self.channels - 1
         else:
-            wanted = (
-                f"images float32 [B, {side}, {side}, {self.channels}] in [-1, 1] of "
-                f"{self.input[0]}"
-            )
+            wanted = "images float32 [B, {}, {}, {}]".format(*sides, self.channels)
+            wanted += f" in [-1, 1] of {self.input[0]}"
             whole = np.issubdtype(asked.dtype, np.floating)
-            right = whole and asked.shape[1:] == (side, side, self.channels)
+            right = whole and asked.shape[1:] == (*sides, self.channels)
             low, high = -1, 1
         if not right or not asked.size or not low <= asked.min() <= asked.max() <= high:
             ends = f" from {asked.min():g} to {asked.max():g}" if asked.size else ""
@@ -214,9 +225,22 @@ class CodedMap:
         if isinstance(asked, Coded):
             codes = asked.codes
         else:
-            small = asked if self.side == self.image_size else resized(asked, self.side)
-            codes = self.encode(variables, small)
+            codes = self._codes(asked, (self.side, self.side), variables)
         return codes.reshape(len(codes), -1).astype(jnp.int32)
+
+    def over(self, given: Any, shape: Sides, window: Sides) -> windows.Part:
+        """What windows are told of maps of pictures of `shape` codes, encoded whole."""
+        sides, reduced = (
+            windows.larger(side, shape, window) for side in (self.image_size, self.side)
+        )
+        codes = self._codes(self.checked(given, sides), reduced)
+        told = (self.side // self.stride,) * 2
+        return windows.Part(jnp.asarray(codes, jnp.int32), window, told)
+
+    def _codes(self, asked, sides: Sides, variables=None) -> Codes:
+        """Of maps, reduced to such sides."""
+        small = asked if asked.shape[1:3] == sides else resized(asked, *sides)
+        return self.encode(variables, small)
 
     def missing(self) -> str:
         """What to say where nothing was given."""

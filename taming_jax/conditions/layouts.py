@@ -128,7 +128,7 @@ class Layout:
         told = there & (xp.cumsum(there, axis=1) <= self.objects)
         told = told & overlap(boxes, seen[:, None])
         if not self.crop:
-            boxes = within(boxes, seen[:, None])
+            boxes = _within(boxes, seen[:, None])
         if mirrored:
             boxes, seen = _mirrored(boxes), _mirrored(seen)
         what = classes
@@ -239,7 +239,7 @@ def overlap(boxes, seen):
     return (last > first).all(-1)
 
 
-def within(boxes, seen):
+def _within(boxes, seen):
     """Boxes relative to what is seen, and cut to it."""
     xp = boxes.__array_namespace__()
     first = xp.clip((boxes[..., :2] - seen[..., :2]) / seen[..., 2:], 0.0, 1.0)

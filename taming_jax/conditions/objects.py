@@ -16,11 +16,15 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
+from taming_jax.conditions import windows
 from taming_jax.conditions.drawing import draw_layout
 from taming_jax.conditions.kinds import Data, check_entry
 from taming_jax.conditions.layouts import Layout, check_boxes, sized
 from taming_jax.units import Tokens
 
+Sides = tuple[int, int]
+
+MOST = 2**31 - 1  # of the objects of a large picture, of which windows show some
 _BLANK = 40  # what layouts are drawn on, as dark as the background of class maps
 
 
@@ -93,6 +97,15 @@ class Boxes:
         boxes = sized(jnp.asarray(asked["boxes"], jnp.float32))
         classes = jnp.asarray(asked["box_classes"])
         return self.layout.write(boxes, classes, key=key)
+
+    def over(self, given: Any, shape: Sides, window: Sides) -> windows.Objects:
+        """What windows are told of the objects of pictures of `shape` codes.
+
+        Of any number of objects, in each window the first that it shows.
+        """
+        asked = dataclasses.replace(self, objects=MOST).checked(given)
+        boxes, classes = (jnp.asarray(asked[name]) for name in self.entries)
+        return windows.Objects(boxes, classes, self.layout, shape, window)
 
     def missing(self) -> str:
         """What to say where nothing was given."""
@@ -175,6 +188,14 @@ class Keypoints:
         places = steps[..., 1] * self.sections + steps[..., 0]
         said = jnp.where(asked[..., 2] > 0.5, places, self.size - 1)
         return said.reshape(len(said), -1)
+
+    def over(self, given: Any, shape: Sides, window: Sides) -> windows.Points:
+        """What windows are told of the points of pictures of `shape` codes.
+
+        Of any number of objects, in each window the first that it shows a point of.
+        """
+        asked = dataclasses.replace(self, objects=MOST).checked(given)
+        return windows.Points(jnp.asarray(asked), self, shape, window)
 
     def missing(self) -> str:
         """What to say where nothing was given."""

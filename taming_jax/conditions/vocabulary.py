@@ -9,6 +9,7 @@ that "can be drawn" means "is below K".
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from taming_jax.conditions.kinds import Label
 from taming_jax.conditions.table import Condition
+from taming_jax.conditions.windows import Sides, Together
 from taming_jax.units import Codes, Labels, Tokens
 
 
@@ -125,6 +127,39 @@ class Vocabulary:
         Raises:
           ValueError: for what this prior cannot be told; it says what it can.
         """
+        named = self._named(given)
+        if named is None:
+            return None
+        asked = {name: kind.checked(named[name]) for name, kind in self.told.items()}
+        _check_counts(asked)
+        return asked
+
+    def over(self, given: Any, shape: Sides, window: Sides) -> Together | None:
+        """The same of pictures larger than a window: what each window is told.
+
+        Args:
+          given: what people ask for, for all of the picture.
+          shape: (h, w) of the pictures, in codes.
+          window: of a window.
+
+        Raises:
+          ValueError: as `checked`, and for a condition of another size.
+        """
+        named = self._named(given)
+        if named is None:
+            return None
+        parts = {
+            name: kind.over(named[name], shape, window)
+            for name, kind in self.told.items()
+        }
+        _check_counts(parts)
+        sizes = [kind.size for kind in self.told.values()]
+        first = 0 if self.shared else self.codes
+        firsts = tuple(itertools.accumulate(sizes[:-1], initial=first))
+        return Together(tuple(parts.values()), firsts)
+
+    def _named(self, given: Any) -> Mapping[str, Any] | None:
+        """What people ask for, by names, nothing missing; None of no condition."""
         if not self.told:
             if given is not None:
                 raise ValueError(
@@ -144,22 +179,22 @@ class Vocabulary:
                 f"this prior is told {' and '.join(self.told)} together, as a dict of "
                 f"these; it was given {names}"
             )
-        asked = {}
         for name, kind in self.told.items():
             if given[name] is None:
                 raise ValueError(kind.missing())
-            asked[name] = kind.checked(given[name])
-        counts = {name: len(jax.tree.leaves(part)[0]) for name, part in asked.items()}
-        if len(set(counts.values())) > 1:
-            found = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise ValueError(
-                f"conditions of how many pictures? {found}: give equally many"
-            )
-        return asked
+        return given
 
     @property
     def _others(self) -> int:
         return sum(condition.size for condition in self.told.values())
+
+
+def _check_counts(asked: Mapping[str, Any]) -> None:
+    """Raises ValueError for conditions of so many pictures and of so many others."""
+    counts = {name: len(jax.tree.leaves(part)[0]) for name, part in asked.items()}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ValueError(f"conditions of how many pictures? {found}: give equally many")
 
 
 def image_tokens(codes: Codes, order=None) -> Tokens:

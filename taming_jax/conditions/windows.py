@@ -10,6 +10,7 @@ picture to picture are arrays, and they are called inside of compiled functions.
 Legend: B pictures, n tokens, M objects, H and W sides of a picture in codes.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from taming_jax.conditions.layouts import Layout, overlap, sized, within
+from taming_jax.conditions.layouts import Layout, overlap, sized
 from taming_jax.units import Tokens
 
 Sides = tuple[int, int]
@@ -72,11 +73,10 @@ class Objects:
 
     def __call__(self, top, left) -> Tokens:
         seen = window_box(top, left, self.shape, self.window)
-        boxes = sized(self.boxes)
-        shown = (self.classes >= 0) & overlap(boxes, seen)
-        return self.layout.write(
-            within(boxes, seen), jnp.where(shown, self.classes, -1)
-        )
+        shown = (self.classes >= 0) & overlap(sized(self.boxes), seen)
+        first, size = jnp.tile(seen[:2], 2), jnp.tile(seen[2:], 2)
+        boxes = sized(jnp.clip((self.boxes - first) / size, 0.0, 1.0))
+        return self.layout.write(boxes, jnp.where(shown, self.classes, -1))
 
 
 @struct.dataclass
@@ -97,7 +97,9 @@ class Points:
         places = (self.points[..., :2] - seen[:2]) / seen[2:]
         inside = ((places >= 0) & (places <= 1)).all(-1, keepdims=True)
         points = jnp.concatenate([places, self.points[..., 2:] * inside], axis=-1)
-        return self.kind.tokens(points)
+        shown = (points[..., 2] > 0.5).any(2)  # [B,M]
+        first = jnp.argsort(~shown, axis=1, stable=True)[..., None, None]
+        return self.kind.tokens(jnp.take_along_axis(points, first, axis=1))
 
 
 @struct.dataclass
@@ -114,6 +116,23 @@ class Together:
     def __call__(self, top, left) -> Tokens:
         told = zip(self.parts, self.firsts, strict=True)
         return jnp.concatenate([f + part(top, left) for part, f in told], axis=1)
+
+
+def larger(side: int, shape: Sides, window: Sides) -> Sides:
+    """The sides of what covers a picture, where side x side of it cover a window.
+
+    Raises:
+      ValueError: where that is a fraction.
+    """
+    sides = [(side * size, many) for size, many in zip(shape, window, strict=True)]
+    if any(product % many for product, many in sides):
+        steps = [many // math.gcd(many, side) for many in window]
+        raise ValueError(
+            f"a window of {window} codes is told {side} x {side} of something, and a "
+            f"picture of {shape} codes would be told a fraction: make its height a "
+            f"multiple of {steps[0]} codes, its width of {steps[1]}"
+        )
+    return tuple(product // many for product, many in sides)
 
 
 def window_box(top, left, shape: Sides, window: Sides) -> jax.Array:

@@ -104,6 +104,28 @@ def at_grid(model, params: Mapping[str, Any], grid: Grid, order=None) -> tuple:
     return larger, params
 
 
+def part_of_grid(model, params: Mapping[str, Any], part: Grid) -> tuple:
+    """A transformer and its parameters for the top left part of its grid, by rows.
+
+    What it knows of the places that are left is as it was. Its order is by rows.
+    """
+    old = tuple(model.grid)
+    rows, columns = np.divmod(np.arange(part[0] * part[1]), part[1])
+    places = rows * old[1] + columns
+    length = model.length - old[0] * old[1] + len(places)
+    smaller = model.clone(grid=part, length=length)
+    if model.rotary_grid is not None:  # angles go on as they did
+        sides = zip(model.rotary_grid, part, old, strict=True)
+        smaller = smaller.clone(rotary_grid=tuple(k * p / o for k, p, o in sides))
+    params = dict(params)
+    if model.learned_positions:
+        kept = np.concatenate([np.arange(model.prefix), model.prefix + places])
+        params["positions"] = params["positions"][kept[: smaller.length]]
+    if model.target_positions:
+        params["target_positions"] = params["target_positions"][places]
+    return smaller, params
+
+
 def resized(table, old: Grid, new: Grid, old_order=None, new_order=None) -> jax.Array:
     """Vectors of the tokens of one grid -> of another's, [N,D] -> [M,D].
 

@@ -1,4 +1,4 @@
-"""A trained prior for people: `load_prior(path)` draws pictures of what is asked for.
+"""A trained prior for people: what `load_prior` gives draws pictures of what is asked.
 
     prior = load_prior("runs/shapes")
     images = prior.generate(key, condition)   # labels int32 [B] -> [B,H,W,C] in [-1,1]
@@ -10,101 +10,26 @@ batch is; what goes in is checked here, before anything is compiled.
 """
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax.traverse_util import unflatten_dict
 
-from taming_jax import stored
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary, codes_of, image_tokens
 from taming_jax.guidance import guidance_of
-from taming_jax.models.positions import at_grid
 from taming_jax.models.transformer import Transformer
-from taming_jax.orders import is_raster, make_order
-from taming_jax.pretrained import requests, told_by
-from taming_jax.pretrained.vqgan import PretrainedVQGAN, load_vqgan
+from taming_jax.orders import make_order
+from taming_jax.pretrained import requests, told_by, windowed
+from taming_jax.pretrained.vqgan import PretrainedVQGAN
 from taming_jax.sampling import sample_tokens
 from taming_jax.training import mesh as meshes
-from taming_jax.training.prior import make_transformer
 from taming_jax.training.recipe import PriorRecipe
 from taming_jax.units import Codes, Images
-
-
-def load_prior(
-    path, dtype=None, mesh=None, *, best: bool = False, grid=None
-) -> "PretrainedPrior":
-    """Loads a prior's averaged (EMA) weights, and its tokenizer with it.
-
-    Args:
-      path: a run's directory W, its W/prior, an exported or converted model, or a
-        bundled name.
-      dtype: of activations and weights, e.g. "bfloat16"; None: as it was trained. An
-        exported model is read into it array by array.
-      mesh: a `jax.sharding.Mesh` with axes data, fsdp and tensor; None: one device.
-      best: the checkpoint of the lowest validation loss instead of the newest.
-      grid: (h, w) of the codes, where another is wanted than it was trained on: what
-        it knows of positions is then interpolated, see `models.positions.at_grid`.
-
-    Raises:
-      ValueError: if there is no trained prior, if its tokenizer is gone or was trained
-        again since, if the mesh's `tensor` does not divide its heads, or if its order
-        does not fit the grid. A prior that was converted without a tokenizer has none.
-    """
-    given = None if dtype is None else jnp.dtype(dtype)
-    record = stored.read_record(path, "prior")
-    recipe, facts = PriorRecipe.from_config(record["config"]["prior"]), record["facts"]
-    settings = dict(recipe.model)
-    if given is not None:
-        settings["dtype"] = given.name
-    told = {"kind": recipe.condition, "start": 0, **facts.get("condition", {})}
-    condition_vqgan = told_by.condition_tokenizer(path, recipe, told, dtype, mesh)
-    vocabulary = Vocabulary(
-        facts["codes"],
-        shared=recipe.shared_vocabulary,
-        start=told["start"],
-        told=told_by.conditions_of(facts["class_names"], told, condition_vqgan),
-    )
-    module = make_transformer(settings, vocabulary, tuple(facts["grid"]), recipe.order)
-    if mesh is not None:
-        meshes.check_heads(module.kv_heads or module.heads, mesh)
-    model = stored.read(
-        path,
-        "prior",
-        best=best,
-        dtype=given or np.float32,
-        put=lambda name, array: _placed(name, array, mesh),
-    )
-    params = model.variables["params"]
-    if grid is not None and tuple(grid) != module.grid:
-        order = make_order(recipe.order, grid)
-        module, params = at_grid(
-            module, params, tuple(grid), None if is_raster(order) else order
-        )
-    fingerprint, vqgan = facts["tokenizer"]["fingerprint"], None
-    if fingerprint is not None:
-        place = recipe.tokenizer or model.directory.parent
-        vqgan = load_vqgan(place, dtype, mesh, stage="vqgan")
-        told_by.check_tokenizer(model.directory, fingerprint, vqgan)
-    return PretrainedPrior(
-        module,
-        params,
-        vocabulary,
-        vqgan=vqgan,
-        condition_vqgan=condition_vqgan,
-        recipe=recipe,
-        class_names=facts["class_names"],
-        told=told["kind"],
-        any_grid=facts.get("any_grid", False),
-        config=model.config,
-        directory=model.directory,
-        step=model.step,
-        mesh=mesh,
-    )
+from taming_jax.windows import Windows
 
 
 class PretrainedPrior:
@@ -147,7 +72,7 @@ class PretrainedPrior:
         self.class_names, self._recipe = tuple(class_names), recipe
         self.config, self.directory, self.step = config, directory, step
         self.told, self.any_grid, self.grid = told, any_grid, module.grid
-        self._mesh = mesh
+        self._mesh, self._order = mesh, module.order
         self.order = make_order(module.order or "raster", module.grid)
 
         def logits(params, prefix, codes):
@@ -177,7 +102,8 @@ class PretrainedPrior:
         Raises:
           ValueError: for codes or a condition that this prior does not have.
         """
-        codes = self._codes(codes, range(self.vocabulary.codes))
+        grid = None if self.any_grid else self.grid
+        codes = requests.grids(codes, grid, range(self.vocabulary.codes))
         prefix = self._prefix(condition)
         if prefix is None:
             prefix = self.vocabulary.no_label(len(codes))
@@ -202,6 +128,9 @@ class PretrainedPrior:
         guidance_schedule: str = "constant",
         given: Codes | None = None,
         greedy: bool = False,
+        window: int | tuple[int, int] | None = None,
+        window_stride: int = 1,
+        window_center: int | tuple[int, int] | None = None,
     ) -> Codes:
         """Draws grids of codes, int32 [B, h, w].
 
@@ -209,7 +138,9 @@ class PretrainedPrior:
           key: one key, or keys [B]; of one key, sample i is drawn with fold_in(key, i).
           condition: as `logits` takes it.
           batch: B; needed only without a condition, keys or given codes.
-          shape: (h, w); None: as trained, or as the given codes are.
+          shape: (h, w), any; None: as trained. Where it is not what the prior has
+            positions for, codes are drawn through a window that slides over them, and
+            the condition is of the whole picture: see docs/sampling.md.
           temperature: above 0.
           top_k: draw among the k likeliest codes (and those equal to the last of them).
           top_p: draw among the likeliest codes that together have this probability.
@@ -219,36 +150,60 @@ class PretrainedPrior:
           given: int32 [B, h, w], codes to be forced in place; -1 where one is drawn.
             A warning, `requests.LateCodes`, says if some come too late to be known.
           greedy: always the likeliest code.
+          window: rows and columns of the window, in codes; None: the prior's grid.
+          window_stride: by how many codes it moves. 1 is the paper's way; more takes
+            fewer operations, about as many times as the square of it, and gives other
+            pictures.
+          window_center: how many of its rows and columns come before the place that is
+            drawn; None: half of them, as in the paper's script.
 
         Raises:
           ValueError: for what this prior cannot do; it says what it can.
         """
-        prefix = self._prefix(condition)
         if given is not None:
-            given = self._codes(given, range(-1, self.vocabulary.codes))
-            shape = given.shape[1:] if shape is None and self.any_grid else shape
-        stride = None if self.vqgan is None else self.vqgan.stride
-        if not self.any_grid:
-            requests.check_shape(shape, self.grid, stride)
-        shape = self.grid if shape is None else tuple(shape)
+            grid = None if self.any_grid else tuple(shape or self.grid)
+            given = requests.grids(given, grid, range(-1, self.vocabulary.codes))
+            shape = given.shape[1:] if shape is None else shape
+        shape = self.grid if shape is None else requests.sides("shape", shape)
+        windows = windowed.asked(self, shape, window, window_stride, window_center)
         guided = guidance != 1
         requests.check_guidance(
             guidance, guidance_schedule, self._recipe.label_dropout > 0
         )
-        keys, batch = requests.keys(key, batch, prefix, given)
-        if prefix is None:
-            prefix = self.vocabulary.no_label(batch)
-        requests.check_places(shape, prefix.shape[1], self.module.length)
+        told = self._told(condition, windows)
+        keys, batch = requests.keys(key, batch, told, given)
         if given is not None:
             requests.check_given(given.shape[1:], shape)
-            if late := requests.late_codes(given, self.module.order):
+            if late := requests.late_codes(given, None if windows else self._order):
                 warnings.warn(late, requests.LateCodes, stacklevel=2)
-            given = image_tokens(given, self.module.order)
-        unguided = self.vocabulary.no_label(batch) if guided else None
+        count = math.prod(shape)
+        strength = guidance_of(guidance, guidance_schedule, count) if guided else 1.0
+        settings = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "greedy": greedy,
+            "guidance": strength,
+        }
+        if windows:
+            return windowed.draw(
+                self,
+                keys,
+                told,
+                windows,
+                guided=guided,
+                given=given,
+                mesh=self._mesh,
+                **settings,
+            )
+        nothing = self.vocabulary.no_label(batch)
+        prefix = nothing if told is None else told
+        unguided = nothing if guided else None
+        requests.check_places(shape, prefix.shape[1], self.module.length)
+        given = None if given is None else image_tokens(given, self._order)
         keys, prefix, unguided, given = meshes.placed(
             (keys, prefix, unguided, given), self._mesh
         )
-        count = shape[0] * shape[1]
         tokens = sample_tokens(
             self.module,
             self.params,
@@ -258,22 +213,23 @@ class PretrainedPrior:
             codes=self.vocabulary.codes,
             unguided_prefix=unguided,
             given=given,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            guidance=guidance_of(guidance, guidance_schedule, count) if guided else 1.0,
-            greedy=greedy,
+            **settings,
         )
-        return codes_of(tokens, shape, self.module.order)
+        return codes_of(tokens, shape, self._order)
 
     def generate(self, key, condition: Any = None, **settings) -> Images:
         """`sample`, then decode: images [B, H, W, C] in [-1, 1]; keywords as there.
 
+        Pictures of other sizes, if they are large, are decoded tile by tile.
+
         Raises:
           ValueError: as `sample`, and if there is no tokenizer to decode with.
         """
-        decode = self.tokenizer().decode
-        return decode(self.sample(key, condition, **settings))
+        vqgan = self.tokenizer()
+        codes = self.sample(key, condition, **settings)
+        if codes.shape[1:] == self.grid:
+            return vqgan.decode(codes)
+        return windowed.decode(vqgan, codes)
 
     def tokenizer(self) -> PretrainedVQGAN:
         """The tokenizer; raises ValueError where the prior came without one."""
@@ -285,8 +241,12 @@ class PretrainedPrior:
             )
         return self.vqgan
 
-    def _codes(self, given, allowed: range) -> np.ndarray:
-        return requests.grids(given, None if self.any_grid else self.grid, allowed)
+    def _told(self, condition, windows: Windows | None):
+        """Condition tokens, or, with windows, what each of them is told."""
+        if windows is None:
+            return self._prefix(condition)
+        as_tokens = self._recipe.condition == "tokens"
+        return windowed.told(self, condition, windows, as_tokens=as_tokens)
 
     def _prefix(self, given) -> jax.Array | None:
         """Condition tokens int32 [B,n] of what is asked for; None without a condition.
@@ -295,17 +255,9 @@ class PretrainedPrior:
           ValueError: for what this prior cannot be told.
         """
         if self._recipe.condition == "tokens":
-            given = told_by.codes_of_map(
-                given, self.condition_vqgan, self.module.prefix
-            )
+            side = math.isqrt(self.module.prefix)
+            given = told_by.codes_of_map(given, self.condition_vqgan, (side, side))
             allowed = range(self.module.vocab_size)
             return jnp.asarray(requests.tokens(given, self.told, allowed))
         asked = self.vocabulary.checked(given)
         return None if asked is None else self.vocabulary.asked_tokens(asked)
-
-
-def _placed(name: str, array: np.ndarray, mesh) -> jax.Array:
-    """An array of the weights on its devices, there before the next one is read."""
-    tree = unflatten_dict({name: array}, sep="/")
-    places = None if mesh is None else meshes.state_shardings(tree, mesh)
-    return jax.block_until_ready(jax.tree.leaves(jax.device_put(tree, places))[0])

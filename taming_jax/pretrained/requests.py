@@ -61,14 +61,19 @@ def grids(given, grid: tuple[int, int] | None, allowed: range) -> np.ndarray:
     return codes.astype(np.int32)
 
 
-def check_shape(shape, grid: tuple[int, int], stride: int | None) -> None:
-    """Raises ValueError for a grid that the prior has no positions for."""
-    if shape is not None and tuple(shape) != grid:
-        pixels = f", {grid[0] * stride} x {grid[1] * stride} pixels" if stride else ""
+def sides(name: str, given) -> tuple[int, int]:
+    """Two whole numbers above 0, or one for both.
+
+    Raises:
+      ValueError: for anything else; it says what `name` should be.
+    """
+    pair = np.asarray(given)
+    whole = np.issubdtype(pair.dtype, np.integer) and pair.shape in ((), (2,))
+    if not whole or pair.min() < 1:
         raise ValueError(
-            f"shape={tuple(shape)}: this prior has positions for {grid} codes{pixels}; "
-            "leave shape out, or load it with grid= to have them interpolated"
+            f"{name}={given}: it takes (height, width) in codes, each at least 1"
         )
+    return tuple(np.broadcast_to(pair, 2).tolist())
 
 
 def check_places(shape, condition: int, length: int) -> None:
@@ -120,6 +125,11 @@ def check_guidance(guidance: float, schedule: str, knows_unlabelled: bool) -> No
     check_schedule(schedule)
 
 
+def _rows(told) -> int:
+    """Of how many pictures tokens are, or what windows are told."""
+    return len(jax.tree.leaves(told)[0])
+
+
 def keys(key, batch: int | None, condition, given) -> tuple[jax.Array, int]:
     """One key, or keys [B], and all else that has B rows -> (keys [B], B).
 
@@ -130,7 +140,7 @@ def keys(key, batch: int | None, condition, given) -> tuple[jax.Array, int]:
     """
     sizes = {
         "batch": batch,
-        "condition": None if condition is None else len(condition),
+        "condition": None if condition is None else _rows(condition),
         "given": None if given is None else len(given),
         "key": None if jnp.ndim(key) == 0 else len(key),
     }

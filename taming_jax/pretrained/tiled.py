@@ -9,6 +9,7 @@ own tile at a time, whatever is left out; what differs from one tile to the next
 latents before they are quantized, for there is nothing between two codes.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -25,6 +26,7 @@ Run = Callable[[np.ndarray], np.ndarray]  # one batch, compiled
 # edges. Leaving out the reach of its convolutions besides took three to eight times as
 # long and came no nearer to the whole: docs/tiling.md.
 _FADING = 4
+_WHOLE, _TILE = 1024 * 1024, 512  # pixels that go at once; a tile's side
 
 
 def encoding_margins(module: VQGAN, tile: int) -> Margins:
@@ -41,6 +43,21 @@ def encoding_margins(module: VQGAN, tile: int) -> Margins:
 def decoding_margins(module: VQGAN, tile: int) -> Margins:
     """The same on the way from codes."""
     return _margins("square of pixels", receptive_field(module).decoder, module, tile)
+
+
+def tile_for(module: VQGAN, shape: tuple[int, ...]) -> int | None:
+    """The tile for images [B,H,W,...] of this shape; None where they go as a whole.
+
+    That is up to as many pixels as a square of 1,024 has, all images together.
+    """
+    if math.prod(shape[:3]) <= _WHOLE:
+        return None
+    reach = receptive_field(module)
+    most = max(
+        0 if part.everything else scale * (part.before + part.after)
+        for part, scale in ((reach.encoder, 1), (reach.decoder, module.stride))
+    )
+    return -(-max(_TILE, 2 * most) // module.stride) * module.stride
 
 
 def encode(

@@ -6,7 +6,6 @@
 Whoever took the tokenizer's place since is found by the fingerprint.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +15,10 @@ from taming_jax import stored
 from taming_jax.conditions.coordinates import resized
 from taming_jax.conditions.kinds import Label
 from taming_jax.conditions.table import Condition, from_facts
+from taming_jax.pretrained import tiled
 from taming_jax.pretrained.vqgan import PretrainedVQGAN, load_vqgan
 from taming_jax.training.recipe import PriorRecipe
+from taming_jax.units import Codes
 
 
 def conditions_of(
@@ -25,7 +26,7 @@ def conditions_of(
 ) -> dict[str, Condition]:
     """The conditions of a run or of a published prior, by name."""
     if "told" in told:
-        encode = None if vqgan is None else lambda _, maps: vqgan.encode(maps)
+        encode = None if vqgan is None else lambda _, maps: encoded(vqgan, maps)
         return from_facts(told["told"], encode)
     if not class_names:
         return {}
@@ -49,18 +50,25 @@ def condition_tokenizer(path, recipe: PriorRecipe, told: Mapping[str, Any], *how
     return vqgan
 
 
-def codes_of_map(given, vqgan: PretrainedVQGAN | None, tokens: int):
+def encoded(vqgan: PretrainedVQGAN, maps) -> Codes:
+    """Codes [B,h,w] of maps, as a whole; by tiles where they are too large for that."""
+    return vqgan.encode(maps, tile=tiled.tile_for(vqgan.module, maps.shape))
+
+
+def codes_of_map(
+    given, vqgan: PretrainedVQGAN | None, grid: tuple[int, int]
+) -> Codes | Any:
     """A map that a published prior is told -> codes [B,h,w]; else as it is given.
 
-    Reduced to the nearest pixels where it was trained with so many tokens only.
+    Reduced to the nearest pixels where `grid`, how many codes it is told, asks for it.
     """
     asked = np.asarray(given)
     if vqgan is None or asked.ndim != (3 if vqgan.module.classes else 4):
         return given
-    side = vqgan.stride * math.isqrt(tokens)
-    if vqgan.module.classes and max(asked.shape[1:]) < side:
+    sides = tuple(vqgan.stride * side for side in grid)
+    if vqgan.module.classes and max(asked.shape[1:]) < max(sides):
         return given  # codes already
-    return vqgan.encode(resized(asked, side))
+    return encoded(vqgan, resized(asked, *sides))
 
 
 def check_tokenizer(directory, fingerprint: str, vqgan: PretrainedVQGAN) -> None:

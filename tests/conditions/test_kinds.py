@@ -170,7 +170,7 @@ def test_every_kind_can_be_drawn_and_said_within_its_size(name):
         ("depth", np.zeros((1, 8, 8, 1), int), r"told images float32 \[B, 8, 8, 1\]"),
         ("depth", np.zeros((1, 4, 4, 1)), r"the condition is float64 \(1, 4, 4, 1\)"),
         ("depth", np.full((1, 8, 8, 1), 9.0), "from 9 to 9"),
-        ("low_resolution", np.zeros((1, 9, 9, 3)), "S a multiple of 8"),
+        ("low_resolution", np.zeros((1, 9, 9, 3)), "the same multiple of 8"),
         ("low_resolution", np.zeros((1, 8, 8, 3), np.uint8), "is uint8"),
         ("coordinates", np.full((1, 8, 8), 2.0), r"in \[0, 1\]; the condition"),
         ("boxes", BOXES["boxes"], r"this prior is told objects: give \{'boxes'"),

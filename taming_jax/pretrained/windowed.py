@@ -1,0 +1,176 @@
+"""Pictures of any size from a prior, by windows: what is asked for, checked and drawn.
+
+    shape, window, window_stride, window_center --asked--> Windows, or None: no need
+    condition of the whole picture --told--> what each window is told
+    all of it --draw--> codes int32 [B,h,w]
+
+The window is the prior's grid. Where the picture, or the window that is asked for, is
+smaller, it is the top left part of that grid.
+"""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from taming_jax.conditions import windows as told_in
+from taming_jax.conditions.direct import Coordinates, LowResolution
+from taming_jax.conditions.kinds import CodedMap
+from taming_jax.models.positions import part_of_grid
+from taming_jax.pretrained import requests, tiled, told_by
+from taming_jax.training import mesh as meshes
+from taming_jax.units import Codes
+from taming_jax.windowed import sample_windows
+from taming_jax.windows import Windows
+
+Sides = tuple[int, int]
+
+_GRIDS = CodedMap | LowResolution | Coordinates  # kinds whose tokens are a grid
+
+
+def asked(prior, shape: Sides, window, stride: int, center) -> Windows | None:
+    """The windows by which a prior draws such a picture; None where it needs none.
+
+    Args:
+      prior: a `PretrainedPrior`.
+      shape: (h, w) of the picture.
+      window: (H, W), or one number for both; None: the prior's grid.
+      stride: by how many codes it moves.
+      center: how many of its rows and columns come before its place, two numbers or
+        one; None: half of it.
+
+    Raises:
+      ValueError: for windows that the prior does not have.
+    """
+    order = prior.module.order
+    known = prior.grid if window is None else requests.sides("window", window)
+    if not prior.any_grid and any(map(int.__gt__, known, prior.grid)):
+        raise ValueError(
+            f"window={known}: this prior has positions for {prior.grid} codes, and a "
+            "window cannot be larger; leave it out"
+        )
+    seen = tuple(map(min, known, shape))
+    _check_moves(known, seen, stride, center)
+    whole = shape == prior.grid or (prior.any_grid and _fits(prior, shape))
+    if whole and (window is None or seen == shape):
+        return None
+    if order is not None:
+        raise ValueError(
+            f"shape={shape}: this prior reads {prior.grid} codes in another order than "
+            "by rows, through which no window can slide; leave shape and window out"
+        )
+    if not _fits(prior, seen):
+        requests.check_places(seen, prior.module.prefix, prior.module.length)
+    if seen == shape:
+        stride = max(shape)  # one window, one block: nothing is computed twice
+    if center is not None:
+        center = np.minimum(center, np.subtract(seen, 1)).tolist()
+    return Windows(shape, seen, stride, center and tuple(center))
+
+
+def told(prior, condition: Any, windows: Windows, *, as_tokens: bool):
+    """What each window is told of a condition; None where nothing has to be said.
+
+    Args:
+      prior: a `PretrainedPrior`.
+      condition: as `sample` takes it.
+      windows: what `asked` has found.
+      as_tokens: whether its condition is given as tokens.
+
+    Raises:
+      ValueError: for what the prior cannot be told, or not of this size.
+    """
+    if as_tokens:
+        return _told_tokens(prior, condition, windows)
+    known = prior.vocabulary.told.items()
+    grids = [name for name, kind in known if isinstance(kind, _GRIDS)]
+    if windows.window != prior.grid and grids:
+        raise ValueError(
+            f"this prior is told {' and '.join(grids)} of {prior.grid} codes, and a "
+            f"window of {windows.window} shows fewer: leave window out, and ask for "
+            "no smaller picture"
+        )
+    return prior.vocabulary.over(condition, windows.shape, windows.window)
+
+
+def draw(
+    prior, keys, seen, windows: Windows, *, guided: bool, given, mesh, **settings
+) -> Codes:
+    """Codes int32 [B,h,w] by keys [B].
+
+    Args:
+      prior: a `PretrainedPrior`.
+      keys: [B].
+      seen: what `told` has found.
+      windows: what `asked` has found.
+      guided: whether logits are moved away from those of nothing.
+      given: int32 [B,h,w], or None.
+      mesh: over which samples are split; None: there is none.
+      settings: keywords of `sample_windows`.
+    """
+    nothing = told_in.Same(prior.vocabulary.no_label(len(keys)))
+    seen, untold = seen or nothing, nothing if guided else None
+    keys, seen, untold, given = meshes.placed((keys, seen, untold, given), mesh)
+    module, params = prior.module, prior.params
+    if not prior.any_grid and windows.window != prior.grid:
+        module, params = part_of_grid(module, params, windows.window)
+    return sample_windows(
+        module,
+        params,
+        keys,
+        seen,
+        windows=windows,
+        codes=prior.vocabulary.codes,
+        untold=untold,
+        given=given,
+        **settings,
+    )
+
+
+def decode(vqgan, codes: Codes):
+    """Images of codes [B,h,w]; of large ones tile by tile."""
+    batch, *grid = codes.shape
+    shape = batch, *(side * vqgan.stride for side in grid)
+    return vqgan.decode(codes, tile=tiled.tile_for(vqgan.module, shape))
+
+
+def _told_tokens(prior, condition, windows: Windows):
+    """Of a published prior whose condition is tokens: one, or a grid of codes."""
+    many = prior.module.prefix
+    side = math.isqrt(many)
+    grid = told_in.larger(side, windows.shape, prior.grid)
+    part = told_in.larger(side, windows.window, prior.grid)
+    codes = told_by.codes_of_map(condition, prior.condition_vqgan, grid)
+    allowed = range(prior.module.vocab_size)
+    tokens = requests.tokens(codes, prior.told, allowed)
+    if np.shape(codes) == (len(tokens), *grid) and side**2 == many:
+        tokens = tokens.reshape(-1, *grid)
+        return told_in.Part(jnp.asarray(tokens), windows.window, part)
+    if tokens.shape[1] == many == 1:
+        return told_in.Same(jnp.asarray(tokens))
+    raise ValueError(
+        f"a picture of {windows.shape} codes is told {prior.told} as codes int32 [B, "
+        f"{grid[0]}, {grid[1]}] of all of it, out of which each window is cut; the "
+        f"condition is {np.shape(codes)}"
+    )
+
+
+def _fits(prior, shape: Sides) -> bool:
+    return prior.module.prefix + math.prod(shape) - 1 <= prior.module.length
+
+
+def _check_moves(window: Sides, seen: Sides, stride, center) -> None:
+    """Raises ValueError for a stride or a center that such a window does not have."""
+    if not isinstance(stride, int | np.integer) or not 1 <= stride <= min(seen):
+        raise ValueError(
+            f"window_stride={stride}: a window of {seen} codes moves by 1 to "
+            f"{min(seen)}"
+        )
+    if center is not None:
+        rows, columns = np.broadcast_to(center, 2)
+        if not (0 <= rows < window[0] and 0 <= columns < window[1]):
+            raise ValueError(
+                f"window_center={center}: so many rows and columns of a window come "
+                f"before its place, from 0 to {window[0] - 1} and {window[1] - 1}"
+            )

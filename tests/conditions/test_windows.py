@@ -1,0 +1,118 @@
+"""What windows of a large picture are told, against what a crop of it would be told."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from taming_jax.conditions import Vocabulary, windows
+from taming_jax.conditions.coordinates import coordinates
+from taming_jax.conditions.direct import Coordinates, LowResolution
+from taming_jax.conditions.kinds import CodedMap, Label
+from taming_jax.conditions.objects import Boxes, Keypoints
+
+SHAPE, WINDOW, STRIDE = (12, 16), (8, 8), 4  # 48 x 64 pixels, windows of 32
+DRAWS = np.random.default_rng(0)
+
+
+def encode(variables, maps):
+    """A tokenizer without weights: the class in the corner of each 4 x 4 pixels."""
+    return maps[:, ::STRIDE, ::STRIDE]
+
+
+CODED = CodedMap(("segmentation", False), 32, 32, STRIDE, 9, 9, encode)
+MAPS = DRAWS.integers(0, 9, (2, 48, 64)).astype(np.int32)
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (3, 5), (4, 8)])
+def test_a_map_is_cut_as_the_picture_is(top, left):
+    crop = MAPS[:, 4 * top : 4 * top + 32, 4 * left : 4 * left + 32]
+    told = CODED.over(MAPS, SHAPE, WINDOW)
+    assert_array_equal(told(top, left), CODED.tokens(CODED.checked(crop)))
+
+
+def test_coordinates_are_of_the_whole_picture():
+    kind, maps = Coordinates(32, STRIDE), coordinates(48, 64)[None]
+    crop = maps[:, 12:44, 20:52]
+    assert_array_equal(kind.over(maps, SHAPE, WINDOW)(3, 5), kind.tokens(crop))
+
+
+def test_small_pictures_are_cut_between_their_pixels():
+    """4 pixels to a window of 8 codes: it begins with the pixel that it begins in."""
+    kind = LowResolution(side=4)
+    small = DRAWS.uniform(-1, 1, (1, 6, 8, 3)).astype(np.float32)
+    told = kind.over(small, SHAPE, WINDOW)
+    crop = kind.tokens(kind.checked(small[:, 1:5, 3:7]))
+    assert_array_equal(told(2, 6), crop)
+    assert_array_equal(told(3, 7), crop)
+
+
+BOXES = np.float32([[[0, 0, 0.25, 0.5], [0.5, 0.5, 1, 1], [0.25, 0.25, 0.5, 0.75]]])
+
+
+def test_objects_are_told_where_they_are_in_the_window():
+    """Of the first two objects that it shows, what it shows of them."""
+    kind = Boxes(tuple("abc"), objects=2)
+    asked = {"boxes": BOXES, "box_classes": np.array([[0, 1, 2]])}
+    told = kind.over(asked, SHAPE, WINDOW)
+    # Columns 8 to 15, rows 4 to 11: x from 1/2, y from 1/3, sides 1/2 and 2/3.
+    seen = np.float32([[[0, 0.25, 1, 1], [0, 0, 0, 0]]])
+    seen = kind.tokens({"boxes": seen, "box_classes": np.array([[1, -1]])})
+    assert_array_equal(told(4, 8), seen)
+    # Columns 2 to 9, rows 0 to 7: x from 1/8, y from 0; the third is the first two's.
+    seen = np.float32([[[0, 0, 0.25, 0.75], [0.75, 0.75, 1, 1]]])
+    seen = kind.tokens({"boxes": seen, "box_classes": np.array([[0, 1]])})
+    assert_array_equal(told(0, 2), seen)
+
+
+def test_points_outside_of_a_window_are_not_in_sight():
+    kind = Keypoints(objects=1, points=2)
+    points = np.float32(
+        [[[[0.1, 0.1, 1], [0.2, 0.9, 0]], [[0.75, 0.5, 1], [0.1, 1, 1]]]]
+    )
+    told = kind.over(points, SHAPE, WINDOW)(4, 8)
+    seen = np.float32([[[[0.5, 0.25, 1], [0, 0, 0]]]])
+    assert_array_equal(told, kind.tokens(seen))
+
+
+def test_several_are_told_one_after_the_other():
+    told = {"label": Label(tuple("abc")), "segmentation": CODED}
+    vocabulary = Vocabulary(16, told=told)
+    asked = {"label": np.array([2, 0]), "segmentation": MAPS}
+    crop = {"label": asked["label"], "segmentation": MAPS[:, 8:40, 4:36]}
+    assert_array_equal(
+        vocabulary.over(asked, SHAPE, WINDOW)(2, 1),
+        vocabulary.asked_tokens(vocabulary.checked(crop)),
+    )
+
+
+def test_a_window_of_the_whole_picture_is_told_the_whole():
+    told = CODED.over(MAPS[:, :32, :32], WINDOW, WINDOW)
+    assert_array_equal(told(0, 0), CODED.tokens(MAPS[:, :32, :32]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (CODED, MAPS[:, :32], r"\[B, 48, 64\] below 9.*\(2, 32, 64\)"),
+        (Coordinates(32, 4), jnp.zeros((1, 32, 32)), r"\[B, 48, 64\].*\(1, 32, 32\)"),
+        (
+            LowResolution(side=4),
+            np.zeros((1, 8, 8, 3), np.float32),
+            r"multiple of 6 and 8.*\(1, 8, 8, 3\)",
+        ),
+        (
+            LowResolution(side=3),
+            np.zeros((1, 3, 3, 3)),
+            r"height a multiple of 8 codes",
+        ),
+    ],
+)
+def test_a_condition_of_another_size_is_refused(kind, given, message):
+    with pytest.raises(ValueError, match=message):
+        kind.over(given, SHAPE, WINDOW)
+
+
+def test_nothing_is_the_same_everywhere():
+    tokens = np.array([[4, 5]])
+    assert_array_equal(windows.Same(tokens)(7, 3), tokens)

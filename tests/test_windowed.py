@@ -1,0 +1,255 @@
+"""The sampler of large pictures: against the original's, and against full passes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import golden, gpt_fields
+from numpy.testing import assert_allclose, assert_array_equal
+
+from taming_jax import windowed
+from taming_jax.conditions import windows as told_in
+from taming_jax.interop.names import GPT
+from taming_jax.models.passes import next_logits
+from taming_jax.models.transformer import UNROLLED, Transformer
+from taming_jax.sampling import sample_tokens
+from taming_jax.windowed import sample_windows
+from taming_jax.windows import Windows, lengths, schedule
+
+CASE = golden("12_sliding_window_gpt")
+SIDE, SHAPE = CASE.config["W"], tuple(CASE.config["grid"])
+CODES = CASE.config["params"]["vocab_size"]
+MODEL = Transformer(**gpt_fields(CASE.config["params"]), prefix=SIDE**2)
+PARAMS = CASE.variables(GPT)
+CONDITION = CASE.inputs["cond"][None].astype(np.int32)
+WINDOWS = Windows(SHAPE, (SIDE, SIDE))
+
+MODERN = Transformer(
+    vocab_size=19,
+    length=16,
+    grid=(4, 4),
+    width=24,
+    layers=2,
+    heads=3,
+    norm="rms",
+    rotary=True,
+    qk_norm=True,
+    target_positions=True,
+    tied_head=True,
+    condition_everywhere=True,
+    above=True,
+)
+
+
+def part_of(condition):
+    return told_in.Part(jnp.asarray(condition), (SIDE, SIDE), (SIDE, SIDE))
+
+
+def draw(condition=CONDITION, windows=WINDOWS, *, seed=0, **settings):
+    keys = settings.pop("keys", jax.random.split(jax.random.key(seed), len(condition)))
+    return np.asarray(
+        sample_windows(
+            MODEL,
+            PARAMS,
+            keys,
+            part_of(condition),
+            windows=windows,
+            codes=CODES,
+            **settings,
+        )
+    )
+
+
+def by_full_passes(model, params, told, codes, windows):
+    """Logits of every place [h,w,B,V], each by a full pass over its window."""
+    (height, width), stride = windows.shape, windows.stride
+    rows, columns = windows.window
+    tops, lefts = windows.origins
+    apply = jax.jit(model.apply)
+    found = []
+    for i, j in np.ndindex(height, width):
+        top, left = tops[i // stride], lefts[j // stride]
+        before = np.asarray(told(top, left))
+        seen = codes[:, top : top + rows, left : left + columns]
+        tokens = np.concatenate([before, seen.reshape(len(seen), -1)], axis=1)[:, :-1]
+        place = before.shape[1] - 1 + (i - top) * columns + j - left
+        found.append(apply({"params": params}, tokens)[:, place])
+    return np.reshape(found, (height, width, *np.shape(found[0])))
+
+
+@pytest.mark.parametrize("at_once", [1, 16])
+def test_greedy_codes_are_the_original_s(at_once):
+    found = draw(greedy=True, at_once=at_once)
+    assert_array_equal(found[0], CASE.outputs["final"])
+
+
+def test_logits_of_each_place_are_the_original_s():
+    """Computed as the sampler does, from the original's codes up to each place."""
+    steps = schedule(WINDOWS, at_once=1)
+    tops, lefts = WINDOWS.origins
+    final, part = CASE.outputs["final"][None], part_of(CONDITION)
+    order = np.lexsort((steps.blocks[:, 0], steps.rows[:, 0]))  # by rows
+    before = lengths(WINDOWS, steps)[order, 0]
+    sequences = []
+    for i, j in np.ndindex(SHAPE):
+        seen = final[:, tops[i] : tops[i] + SIDE, lefts[j] : lefts[j] + SIDE]
+        told = part(tops[i], lefts[j])
+        sequences.append(np.concatenate([told, seen.reshape(1, -1)], axis=1)[0])
+    found = MODEL.apply(
+        {"params": PARAMS},
+        jnp.asarray(sequences)[:, :-1],
+        SIDE**2 - 1 + before,
+        method=next_logits,
+    )
+    assert_allclose(found, CASE.exact["logits"], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def two():
+    """Two conditions, and what is drawn for them place by place."""
+    conditions = np.concatenate([CONDITION, CONDITION[:, ::-1]])
+    return conditions, draw(conditions, at_once=1)
+
+
+def test_together_places_are_drawn_as_one_by_one(two):
+    conditions, expected = two
+    assert_array_equal(draw(conditions), expected)
+
+
+def test_a_sample_does_not_depend_on_the_others(two):
+    conditions, expected = two
+    keys = jax.random.split(jax.random.key(0), 2)
+    assert_array_equal(draw(conditions[1:], keys=keys[1:]), expected[1:])
+
+
+def test_blocks_of_one_place_are_drawn_as_without_a_cache(two, monkeypatch):
+    conditions, expected = two
+    monkeypatch.setattr(windowed, "draw_exactly", windowed.draw_by_blocks)
+    assert_array_equal(draw(conditions), expected)
+
+
+def test_codes_that_are_given_stay_and_inform_what_follows(two):
+    conditions, expected = two
+    given = np.full_like(expected, -1)
+    given[:, :3] = expected[:, :3]
+    given[0, 4, 2] = expected[0, 4, 2]  # in one of the two only
+    assert_array_equal(draw(conditions, given=given), expected)
+
+
+def test_all_codes_may_be_given(two):
+    conditions, expected = two
+    assert_array_equal(draw(conditions, given=expected), expected)
+
+
+@pytest.fixture(scope="module")
+def modern():
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    params = jax.jit(MODERN.init)(jax.random.key(0), tokens)["params"]
+    return jax.tree.map(lambda a: 10 * a, params)  # far from undecided
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_all_that_a_model_knows_of_places_is_of_its_window(modern, stride):
+    """Greedy codes are the likeliest of full passes; 7 columns are no multiple of 3."""
+    windows, told = (
+        Windows((6, 7), (4, 4), stride),
+        told_in.Same(jnp.array([[17], [16]])),
+    )
+    codes = sample_windows(
+        MODERN, modern, split(2), told, windows=windows, codes=16, greedy=True
+    )
+    logits = by_full_passes(MODERN, modern, told, np.asarray(codes), windows)
+    assert_array_equal(logits[..., :16].argmax(-1).transpose(2, 0, 1), codes)
+
+
+def test_guidance_moves_each_place_away_from_its_unguided_logits(modern):
+    windows, strength = Windows((5, 6), (4, 4), 2), np.linspace(1, 4, 30)
+    asked, unasked = (told_in.Same(jnp.array([[token]])) for token in (17, 18))
+    codes = sample_windows(
+        MODERN,
+        modern,
+        split(1),
+        asked,
+        windows=windows,
+        codes=16,
+        untold=unasked,
+        guidance=strength,
+        greedy=True,
+    )
+    yes, no = (
+        by_full_passes(MODERN, modern, told, np.asarray(codes), windows)[:, :, 0, :16]
+        for told in (asked, unasked)
+    )
+    moved = no + strength.reshape(5, 6, 1) * (yes - no)
+    assert_array_equal(moved.argmax(-1), codes[0])
+
+
+def test_a_picture_of_one_window_is_what_the_cache_draws(modern):
+    """One block, which is the whole window, and the plain sampler: the same draws."""
+    prefix = jnp.array([[17], [16]])
+    expected = sample_tokens(MODERN, modern, split(2), prefix, count=16, codes=16)
+    found = sample_windows(
+        MODERN,
+        modern,
+        split(2),
+        told_in.Same(prefix),
+        windows=Windows((4, 4), (4, 4), stride=4),
+        codes=16,
+    )
+    assert_array_equal(found.reshape(2, -1), expected)
+
+
+@pytest.mark.parametrize("layers", [2, UNROLLED + 1])
+def test_one_place_s_logits_are_those_of_all(layers):
+    """The last block at one place; what comes after it does not matter."""
+    model = MODERN.clone(layers=layers)
+    tokens = jnp.arange(3 * 16).reshape(3, 16) % 19
+    params = jax.jit(model.init)(jax.random.key(1), tokens)["params"]
+    variables, last = {"params": params}, jnp.array([0, 7, 15])
+    expected = jax.jit(model.apply)(variables, tokens)[jnp.arange(3), last]
+    found = model.apply(variables, tokens, last, method=next_logits)
+    # float32 sums of 24 terms, in another order.
+    assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_place_costs_less_than_five_eighths_of_all():
+    """A label, 16 x 16 codes, in the middle of a picture."""
+    model = Transformer(
+        vocab_size=520, length=256, grid=(16, 16), width=64, layers=4, heads=4
+    )
+    windows = Windows((64, 64), (16, 16))
+    tokens = jax.ShapeDtypeStruct((4, 256), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    whole = jax.jit(model.apply).lower({"params": params}, tokens)
+    keys = jax.eval_shape(lambda: split(1))
+    canvas = jax.ShapeDtypeStruct((1, 64 * 64), jnp.int32)
+    asked = windowed.Asked(
+        keys,
+        told_in.Same(jax.ShapeDtypeStruct((1, 1), jnp.int32)),
+        None,
+        None,
+        windowed.Filters(),
+        jax.ShapeDtypeStruct((64 * 64,), jnp.float32),
+    )
+    table = (jax.ShapeDtypeStruct((1072, 4), jnp.int32),) * 2
+    program = windowed.exact_program(model, windows, 512, False, 143)
+    ours = program.lower(canvas, params, asked, table, 0, 1)
+    costs = [each.compile().cost_analysis()["flops"] for each in (whole, ours)]
+    assert costs[1] < costs[0] / 1.6
+
+
+def test_a_model_that_sees_what_is_to_come_is_refused():
+    model = MODEL.clone(unmasked=20)
+    with pytest.raises(ValueError, match=r"unmasked=20 with 16 condition tokens"):
+        sample_windows(
+            model, PARAMS, split(1), part_of(CONDITION), windows=WINDOWS, codes=CODES
+        )
+
+
+def test_guidance_needs_to_know_what_asks_for_nothing():
+    with pytest.raises(ValueError, match=r"guidance=2.0 needs untold"):
+        draw(guidance=2.0)
+
+
+def split(count):
+    return jax.random.split(jax.random.key(0), count)
