@@ -1,9 +1,14 @@
 """Codes on disk: the same examples, in the same order, as encoding on the way."""
 
+import functools
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from taming_jax.conditions.kinds import Data
+from taming_jax.conditions.on_disk import beside, described
+from taming_jax.conditions.on_disk import written as written_of
 from taming_jax.data import (
     Field,
     codes_writer,
@@ -194,6 +199,36 @@ def test_codes_without_maps_are_refused_where_maps_are_told(written):
     sources, directory = written
     with pytest.raises(ValueError, match=r"of another condition: .*None"):
         reopen(directory, sources, condition=MAPS)
+
+
+# Tokens of other conditions
+
+
+def test_what_is_told_of_a_crop_is_written_for_each_view(folder, tmp_path):
+    sources = open_pictures(folder, crop="random", zoom=1.2)
+    spec = sources["train"].example_spec
+    shapes = {name: field.shape for name, field in spec.items()}
+    asked = [{"name": "coordinates", "steps": 300}, {"name": "low_resolution"}]
+    kinds = beside(asked, Data(SIZE, STRIDE, shapes=shapes, crops=True))
+    told, views = described(kinds, spec), Views(5, mirrored=True)
+    directory = tmp_path / "codes"
+    directory.mkdir()
+    about = describe(sources, views, **TOKENIZER, told=told)
+    write_codes(
+        directory, sources, about, encode, batch_size=7, progress=unwatched,
+        read=("coordinates", "image"), tell=functools.partial(written_of, kinds),
+    )  # fmt: skip
+    codes, indices = reopen(directory, sources, told=told), np.arange(3)
+    seen_of_first = set()
+    for view, chances in enumerate(views.chances()):
+        rows = np.repeat(chances[None], 3, 0)
+        seen = sources["train"].read(indices, rows, ("image", "coordinates"))
+        drawn = np.array([[(view // 2 + 0.5) / 5, 0.5, 0.25 if view % 2 else 0.75]])
+        read = codes.read(indices, drawn.repeat(3, 0).astype(np.float32), tuple(told))
+        for field, expected in written_of(kinds, seen).items():
+            np.testing.assert_array_equal(read[field], expected)
+        seen_of_first.add(read["coordinates_tokens"][0].tobytes())
+    assert len(seen_of_first) == 5  # a mirrored corner lies where the other one does
 
 
 # Views
