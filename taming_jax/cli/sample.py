@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     judge = accepting.judge_of(args, prior) if args.accept < 1 else None
     said = {name: getattr(args, name) for name in [*SETTINGS, "guidance_schedule"]}
     settings = {name: value for name, value in said.items() if value is not None}
-    settings["shape"] = shape
+    settings |= {"shape": shape, **sizes.window_of(args)}
     request = _request(prior, asked, args, given, judge, settings)
     output = PartsDirectory(
         args.output, request, count_grows=rows == 1 and not judge, of_all=samples.OF_ALL

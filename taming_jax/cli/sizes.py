@@ -1,4 +1,4 @@
-"""What --height and --width ask for, and pictures that are read at that size.
+"""What --height, --width and --window ask for, and pictures read at that size.
 
 H and W in pixels, h and w in codes:
 
@@ -11,9 +11,11 @@ import os
 
 import numpy as np
 
+from taming_jax.cli import arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--height and --width."""
+    """--height, --width, and the window that slides over larger pictures."""
     for name in ("height", "width"):
         parser.add_argument(
             f"--{name}",
@@ -21,6 +23,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="PIXELS",
             help="of the pictures (default: as those it was trained on)",
         )
+    group = parser.add_argument_group(
+        "window", "in codes; it slides over pictures larger than the prior's"
+    )
+    group.add_argument(
+        "--window", type=_sides, metavar="N|H,W", help="its size (default: the prior's)"
+    )
+    group.add_argument(
+        "--window_stride",
+        type=arguments.positive,
+        metavar="N",
+        help="how far it moves (default: 1, the paper's; more is faster)",
+    )
+    group.add_argument(
+        "--window_center",
+        type=_sides,
+        metavar="N|Y,X",
+        help="rows and columns before its place (default: half of them)",
+    )
+
+
+def window_of(args: argparse.Namespace) -> dict:
+    """What is said of the window, as keywords of `prior.sample`."""
+    names = ("window", "window_stride", "window_center")
+    said = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def grid_of(args: argparse.Namespace, prior) -> tuple[int, int]:
@@ -70,6 +97,17 @@ def read(path: str | os.PathLike, size: tuple[int, int], kind: str = "image"):
     )
     resized = np.asarray(picture, values.dtype)
     return resized.clip(0.0, 1.0) if values.dtype == np.float32 else resized
+
+
+def _sides(text: str) -> int | tuple[int, int]:
+    """An argparse type: one whole number, or two with a comma."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither N nor two, as 8,16")
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
 def middle(whole: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -118,6 +118,13 @@ def test_what_is_shown_is_the_picture_and_what_is_kept_of_it_on_grey(prior, pict
     assert (part[:, 8:] == 127).all()
 
 
+def test_larger_pictures_are_read_as_large_as_they_are_asked_for(prior, pictures):
+    found = completion.given(str(pictures), "0,0,0.5,1", prior, (5, 8))
+    assert found.shown.shape == (2, 2, 20, 32, 3)
+    assert_array_equal(found.shown[1, 0], read_png(pictures / "b.png"))
+    assert_array_equal((found.codes >= 0).sum((1, 2)), [20, 20])
+
+
 @pytest.mark.parametrize("size", [(8, 16), (20, 12), (16, 16)])
 def test_a_picture_of_any_form_is_read_at_the_size_that_is_asked_for(tmp_path, size):
     """Its middle, as large as fits: of a ramp, all columns or those in the middle."""

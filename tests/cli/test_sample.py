@@ -83,6 +83,20 @@ def test_guidance_goes_by_the_schedule_that_is_named(workdir, tmp_path):
     assert not np.array_equal(expected, constant)
 
 
+def test_larger_pictures_are_drawn_through_the_window_that_is_asked_for(
+    workdir, tmp_path
+):
+    flags = ["--height", 32, "--width", 24, "--window", "4,3", "--window_stride", 2]
+    flags += ["--window_center", 1, "--classes", "7", "--count", 2, "--batch_size", 2]
+    assert sample(workdir, tmp_path / "out", *flags, "--guidance", 1) == 0
+    expected = load_prior(workdir).generate(
+        jax.random.key(0), [7, 7], temperature=0.9, top_p=0.95, shape=(8, 6),
+        window=(4, 3), window_stride=2, window_center=1,
+    )  # fmt: skip
+    assert expected.shape == (2, 32, 24, 3)
+    assert_array_equal(samples(tmp_path / "out")[0], to_uint8(expected))
+
+
 REQUEST = ["--classes", "7,2", "--count", 3, "--seed", 5, "--guidance", 1.5]
 
 
@@ -173,7 +187,8 @@ def test_a_picture_is_completed_around_what_is_kept(
         (["--top_p", "1.5"], "top_p=1.5"),
         (["--guidance_schedule", "steep"], "'steep': there are constant"),
         (["--temperature", "0"], "temperature=0.0"),
-        (["--height", "32"], "has positions for .*4, 4.*16 x 16 pixels"),
+        (["--window", "5"], r"window=\(5, 5\): .* positions for \(4, 4\) codes"),
+        (["--height", "32", "--window_stride", "5"], "stride"),
         (["--given", "none.png"], "none.png cannot be read"),
     ],
 )

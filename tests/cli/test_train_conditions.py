@@ -107,6 +107,21 @@ def test_what_it_is_told_are_the_codes_of_the_map(of_maps):
     assert_array_equal(tokens[:, 1:], 26 + codes.reshape(5, -1))
 
 
+def test_guidance_moves_away_from_what_is_drawn_without_map_and_label(of_maps):
+    """The first codes by the equation; after two places there is none."""
+    prior = load_prior(of_maps)
+    batch = held_out("segmentation", "label")
+    asked = {"label": batch["label"], "segmentation": batch["segmentation"]}
+    codes = prior.sample(
+        KEY, asked, guidance=3.0, guidance_schedule="interval:0", greedy=True
+    )
+    told = prior.logits(codes, asked)[..., :16]
+    sequence = np.concatenate([prior.vocabulary.no_label(5), codes.reshape(5, -1)], 1)
+    untold = prior.module.apply({"params": prior.params}, sequence[:, :-1])[:, 16:, :16]
+    expected = np.where(np.arange(16)[:, None] < 2, untold + 3 * (told - untold), told)
+    assert_array_equal(codes.reshape(5, -1), expected.argmax(-1))
+
+
 @pytest.mark.devices(2)
 def test_a_batch_over_two_devices_says_what_it_says_on_one(tmp_path):
     """Split by rows, and with the state split, too: the same losses."""
