@@ -25,7 +25,8 @@ FLOORS = (
     | {"user_cache"},
     {"models"},
     {"conditions", "fingerprint", "guidance", "losses", "orders", "sampling"}
-    | {"stored", "tiling", "windowed", "windows"},
+    | {"stored", "tiling", "window_steps", "windowed"}
+    | {"windows"},
     {"data", "interop", "metrics", "pretrained", "training"},
     {"cli", "__main__"},
 )

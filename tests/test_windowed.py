@@ -12,7 +12,8 @@ from taming_jax.conditions import windows as told_in
 from taming_jax.interop.names import GPT
 from taming_jax.models.passes import next_logits
 from taming_jax.models.transformer import UNROLLED, Transformer
-from taming_jax.sampling import sample_tokens
+from taming_jax.sampling import Filters, sample_tokens
+from taming_jax.window_steps import Asked, exact_program
 from taming_jax.windowed import sample_windows
 from taming_jax.windows import Windows, lengths, schedule
 
@@ -223,16 +224,16 @@ def test_a_place_costs_less_than_five_eighths_of_all():
     whole = jax.jit(model.apply).lower({"params": params}, tokens)
     keys = jax.eval_shape(lambda: split(1))
     canvas = jax.ShapeDtypeStruct((1, 64 * 64), jnp.int32)
-    asked = windowed.Asked(
+    asked = Asked(
         keys,
         told_in.Same(jax.ShapeDtypeStruct((1, 1), jnp.int32)),
         None,
         None,
-        windowed.Filters(),
+        Filters(),
         jax.ShapeDtypeStruct((64 * 64,), jnp.float32),
     )
     table = (jax.ShapeDtypeStruct((1072, 4), jnp.int32),) * 2
-    program = windowed.exact_program(model, windows, 512, False, 143)
+    program = exact_program(model, windows, 512, False, 143)
     ours = program.lower(canvas, params, asked, table, 0, 1)
     costs = [each.compile().cost_analysis()["flops"] for each in (whole, ours)]
     assert costs[1] < costs[0] / 1.6

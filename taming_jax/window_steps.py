@@ -1,0 +1,233 @@
+"""The compiled steps of a picture that is drawn by windows.
+
+    canvas [B,h*w] --cut windows--> tokens [P*B,n+m] --a pass--> logits -> pick
+        ^                                                                    |
+        +---------------- codes of P places at once -------------------------+
+
+Each program is a loop over steps (`windows.schedule`), from one number to another, both
+arguments: it is compiled once for all stretches of them. What the units of a step see
+is cut out of the canvas when it is their turn.
+
+Legend: B samples, or 2B with those that ask for nothing; P units drawn at once; n
+condition tokens, m codes of a window; S places that a cache holds; V vocabulary.
+"""
+
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from taming_jax.compilation import jit
+from taming_jax.models.passes import feed, next_logits
+from taming_jax.models.transformer import Transformer
+from taming_jax.sampling import Filters, pick
+from taming_jax.units import Tokens
+from taming_jax.windows import Windows
+
+
+class Asked(NamedTuple):
+    """What is asked for: see `sample_windows`; the picture is flat here, [B,h*w]."""
+
+    keys: jax.Array
+    told: Any
+    untold: Any
+    given: jax.Array | None
+    filters: Filters
+    guidance: jax.Array
+
+
+@lru_cache(maxsize=64)
+def exact_program(model, windows: Windows, codes: int, greedy: bool, length: int):
+    """The compiled loop over steps whose places have up to `length` codes before."""
+    sampler = _Sampler(model, windows, codes, greedy)
+    return jit(partial(sampler.exact_steps, length), donate_argnums=0)
+
+
+@lru_cache(maxsize=64)
+def begin_program(model, windows: Windows, codes: int, greedy: bool, length: int):
+    """What is compiled for blocks that begin with up to `length` codes of a window."""
+    sampler = _Sampler(model, windows, codes, greedy)
+    return jit(partial(sampler.begin, length), donate_argnums=0)
+
+
+@lru_cache(maxsize=64)
+def blocks_program(model, windows: Windows, codes: int, greedy: bool):
+    """The compiled loop over steps of units, whose blocks have begun."""
+    sampler = _Sampler(model, windows, codes, greedy)
+    return jit(sampler.block_steps, donate_argnums=0)
+
+
+def extension(windows: Windows) -> int:
+    """How many tokens a block's cache lacks before a unit: those since its last one.
+
+    The last code that was drawn, and the rest of the window's row. Where the last block
+    across is narrower than the others, that of the narrow one, for all.
+    """
+    narrowest = windows.shape[1] % windows.stride or windows.stride
+    return windows.window[1] - narrowest + 1
+
+
+class _Sampler(NamedTuple):
+    """What is known before compilation, and the loops that are compiled."""
+
+    model: Transformer
+    windows: Windows
+    codes: int
+    greedy: bool
+
+    def exact_steps(self, length, canvas, params, asked, table, start, stop):
+        """Steps from `start` on, before `stop`: canvas [B,h*w] -> the same."""
+        params = {"params": self.model.unstacked(params)}
+
+        def step(number, canvas):
+            row, column = (part[number] for part in table)  # [P]
+            at = self.stand(row, column)
+            tokens = self.sequence(canvas, asked, at, length)  # [P,B,n+m]
+            n = tokens.shape[2] - length
+            last = jnp.repeat(n - 1 + at.before, tokens.shape[1])
+            tokens = tokens.reshape(-1, tokens.shape[2])
+            logits = self.model.apply(params, tokens, last, method=next_logits)
+            token = self.draw(logits, at.place, asked)
+            return _put(canvas, at.place, token, row >= 0)
+
+        return jax.lax.fori_loop(start, stop, step, canvas)
+
+    def block_steps(self, state, params, asked, table, start, stop):
+        """The same of units; state is the canvas and the blocks' keys and values.
+
+        These are [L,blocks across,B,G,S,E], in the places of a window.
+        """
+        params = {"params": self.model.unstacked(params)}
+
+        def step(number, state):
+            units = (part[number] for part in table)
+            return self.draw_units(state, params, asked, *units)
+
+        return jax.lax.fori_loop(start, stop, step, state)
+
+    def begin(self, length, state, params, asked, table, number):
+        """Keys and values of the condition and the first codes of new blocks' windows.
+
+        All but the last codes before the unit, which it extends its window by itself.
+        """
+        params = {"params": self.model.unstacked(params)}
+        row, block = (part[number] for part in table)
+        canvas, *caches = state
+        tokens = self.sequence(canvas, asked, self.stand(row, block), length)
+        shape = tokens.shape  # [P,B,n+m]
+        empty = self.model.empty_cache(shape[0] * shape[1], shape[2])
+        tokens = tokens.reshape(-1, shape[2])
+        _, cache = self.model.apply(params, tokens, empty, method="extend")
+        slot = jnp.where(row >= 0, block, self.windows.blocks[1])
+        for i, new in enumerate((cache.keys, cache.values)):
+            new = new.reshape(new.shape[0], *shape[:2], *new.shape[2:])
+            caches[i] = caches[i].at[:, slot, :, :, : shape[2]].set(new, mode="drop")
+        return canvas, *caches
+
+    def draw_units(self, state, params, asked, row, block):
+        """One unit each of P blocks: its codes one after the other."""
+        canvas, *caches = state
+        stride, width = self.windows.stride, self.windows.shape[1]
+        at, fed = self.stand(row, block), extension(self.windows)
+        slot = jnp.where(row >= 0, block, self.windows.blocks[1])
+        local = [cache[:, slot] for cache in caches]  # [L,P,B,G,S,E]
+        shape, held = local[0].shape, local[0].shape[-2]
+        local = [cache.reshape(shape[0], -1, *shape[3:]) for cache in local]
+        n = held + 1 - self.windows.window[0] * self.windows.window[1]
+        end = (n + at.before)[:, None]  # how many tokens come before the unit
+
+        def one(canvas, local, places, k):
+            """Feeds what stands at places [P,t], then draws code k of the units."""
+            history = self.sequence(canvas, asked, at, held - n)  # [P,B,S]
+            tokens = jnp.take_along_axis(
+                history, jnp.minimum(places, held - 1)[:, None], axis=2
+            )
+            now = (tokens, jnp.broadcast_to(places[:, None], tokens.shape))
+            now = [part.reshape(-1, part.shape[2]) for part in now]
+            history = history.reshape(-1, held)
+            logits, *local = self.model.apply(
+                params, *now, *local, history, method=feed
+            )
+            token = self.draw(logits, at.place + k, asked)
+            inside = (row >= 0) & (block * stride + k < width)
+            return _put(canvas, at.place + k, token, inside), local
+
+        places = end - fed + jnp.arange(fed)
+        # The condition is kept already; where no code follows, its last token is asked.
+        places = jnp.where(places < jnp.minimum(n, end - 1), held, places)
+        canvas, local = one(canvas, local, places, 0)
+        canvas, local = jax.lax.fori_loop(
+            1, stride, lambda k, now: one(*now, end + k - 1, k), (canvas, local)
+        )
+        back = (new.reshape(shape) for new in local)
+        back = (
+            cache.at[:, slot].set(new, mode="drop")
+            for cache, new in zip(caches, back, strict=True)
+        )
+        return canvas, *back
+
+    def stand(self, row, block) -> "_Stand":
+        """Where units are, by their rows and blocks [P]; of none, anywhere."""
+        stride, (_, width) = self.windows.stride, self.windows.shape
+        row, block = jnp.maximum(row, 0), jnp.maximum(block, 0)
+        tops, lefts = (jnp.asarray(side) for side in self.windows.origins)
+        top, left = tops[row // stride], lefts[block]
+        before = (row - top) * self.windows.window[1] + block * stride - left
+        return _Stand(top, left, row * width + block * stride, before)
+
+    def sequence(self, canvas, asked: Asked, at: "_Stand", length: int) -> Tokens:
+        """The condition and the first `length` codes of windows: int32 [P,B,n+m]."""
+        rows, columns = np.divmod(np.arange(length), self.windows.window[1])
+        width = self.windows.shape[1]
+        places = (at.top[:, None] + rows) * width + at.left[:, None] + columns
+        seen = canvas[:, places].swapaxes(0, 1)  # [P,B,m]
+        both = [asked.told] if asked.untold is None else [asked.told, asked.untold]
+        parts = [
+            jnp.concatenate([jax.vmap(told)(at.top, at.left), seen], axis=2)
+            for told in both
+        ]
+        return jnp.concatenate(parts, axis=1)
+
+    def draw(self, logits, place, asked: Asked) -> Tokens:
+        """Logits [P*B,V] at places [P] of the picture -> codes int32 [P,B]."""
+        logits = logits.reshape(len(place), -1, logits.shape[-1])
+        guided = asked.untold is not None
+        parts = jnp.split(logits, 2, axis=1) if guided else [logits]
+        flat = [part.reshape(-1, part.shape[-1]) for part in parts]
+        batch = len(asked.keys)
+        fold = jax.vmap(jax.random.fold_in, (0, None))
+        keys = jax.vmap(fold, (None, 0))(asked.keys, place)  # [P,B]
+        forced = None if asked.given is None else asked.given[:, place].T.reshape(-1)
+        token = pick(
+            flat[0],
+            keys.reshape(-1),
+            forced,
+            asked.filters,
+            unasked=flat[1] if guided else None,
+            guidance=jnp.repeat(asked.guidance[place], batch),
+            codes=self.codes,
+            greedy=self.greedy,
+        )
+        return token.reshape(len(place), batch)
+
+
+class _Stand(NamedTuple):
+    """Where P units are: int32 [P] each.
+
+    top, left: where their windows begin.
+    place: of their first codes, counted by the rows of the picture.
+    before: how many codes of the window come before it.
+    """
+
+    top: jax.Array
+    left: jax.Array
+    place: jax.Array
+    before: jax.Array
+
+
+def _put(canvas, place, token, there):
+    """Codes [P,B] into the canvas [B,h*w] at places [P], where there is one."""
+    place = jnp.where(there, place, canvas.shape[1])
+    return canvas.at[:, place].set(token.T, mode="drop")
