@@ -8,8 +8,8 @@ larger stride, an approximation, a block of places shares one window, and its ke
 values are kept for as long as the block is drawn.
 
 Steps run in compiled loops, one program for each of a few lengths that what comes
-before a place is filled up to. Sample i draws the code at place p, counted by rows, with
-fold_in(keys[i], p): neither the batch nor what is drawn at once matters.
+before a place is filled up to. Sample i draws the code at place p, counted by rows,
+with fold_in(keys[i], p): neither the batch nor what is drawn at once matters.
 
 Beside the codes, memory is for `at_once` windows of each sample, and with a stride for
 the keys and values of one row of blocks.
