@@ -1,4 +1,4 @@
-"""`tokenize` for conditions without a tokenizer: what they read lies beside the codes."""
+"""`tokenize` for conditions without a tokenizer: what they read lies beside codes."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import re
 import pytest
 import tiny_run
 from numpy.testing import assert_allclose
-from test_train_conditions import config, train
+from tiny_conditions import config, train
 
 from taming_jax import cli
 

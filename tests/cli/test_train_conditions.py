@@ -8,41 +8,16 @@ import pytest
 import tiny_run
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
+from tiny_conditions import DATA, config, train
 
 from taming_jax import cli, data, load_prior, maps, stored
-from taming_jax.cli.train import main
 from taming_jax.data.order import Order
 from taming_jax.data.scenes import CLASSES
 from taming_jax.metrics import truth
 from taming_jax.metrics.generation import evaluate_prior
 from taming_jax.training.checkpoints import Checkpoints
 
-DATA = {"name": "scenes", "train": 24, "val": 5, "image_size": 16}
 KEY = jax.random.key(0)
-RUN = {"log_every": 2, "image_every": 2, "eval_every": 2, "checkpoint_every": 2}
-PRIOR = {**tiny_run.PRIOR, **RUN, "steps": 2}
-
-
-def config(condition, mesh=None, **prior):
-    return {
-        **tiny_run.CONFIG,
-        "data": DATA,
-        "condition_vqgan": {"model": tiny_run.maps_model(11)},
-        "prior": {**PRIOR, "condition": condition, **prior},
-        "mesh": mesh or {"data": 1, "fsdp": 1, "tensor": 1},
-    }
-
-
-def train(directory, condition, **prior):
-    """The tokenizers' runs are there: the prior's command, in this process."""
-    card = directory / "card.py"
-    card.write_text(
-        "from ml_collections import ConfigDict\n\n\n"
-        f"def get_config():\n    return ConfigDict({config(condition, **prior)!r})\n"
-    )
-    flags = [f"--config={card}", f"--workdir={directory}"]
-    main(["train_prior.py", *flags], ["prior"])
-    return directory
 
 
 @pytest.fixture
