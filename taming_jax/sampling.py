@@ -199,7 +199,9 @@ def _sample(
 
     def draw(logits, place):
         """Logits [B or 2B,V] of a place -> its tokens [B]."""
-        asked, unasked = jnp.split(logits, 2) if guided else (logits, None)
+        asked, unasked = logits, None
+        if guided:
+            asked, unasked = logits[::2], logits[1::2]
         return pick(
             asked,
             jax.vmap(jax.random.fold_in, (0, None))(keys, place),
@@ -217,13 +219,15 @@ def _sample(
 
     def go_on(carry, place):
         token, cache = carry
-        tokens = jnp.concatenate([token, token]) if guided else token
+        tokens = jnp.repeat(token, 2) if guided else token
         logits, cache = extend(tokens[:, None], cache)
         token = draw(logits, place)
         return (token, cache), token
 
     if guided:
-        prefix = jnp.concatenate([prefix, jnp.asarray(unguided_prefix)])
+        # Side by side, so that both of a sample lie on one device.
+        pairs = jnp.stack([prefix, jnp.asarray(unguided_prefix)], axis=1)
+        prefix = pairs.reshape(-1, prefix.shape[1])
     begin, *ends = spans(count)
     before = prefix.shape[1] - 1  # the last token is never shown
     cache = model.empty_cache(len(prefix), before + ends[0])

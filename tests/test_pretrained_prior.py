@@ -205,3 +205,15 @@ def test_the_tokenizer_may_lie_elsewhere(workdir, tmp_path):
     record["config"]["prior"]["tokenizer"] = str(workdir)
     path.write_text(json.dumps(record))
     assert load_prior(tmp_path).vqgan.directory == workdir / "vqgan"
+
+
+def test_any_mesh_with_these_axes_will_do():
+    """`jax.make_mesh` gives one of axes that linen does not know."""
+    mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"))
+    on_mesh = load_prior("shapes", mesh=mesh)
+    alone = load_prior("shapes")
+    asked = {"condition": [3, 4], "greedy": True, "shape": (8, 8)}
+    expected = alone.sample(jax.random.key(0), **asked)
+    assert_array_equal(on_mesh.sample(jax.random.key(0), **asked), expected)
+    images = on_mesh.vqgan.decode(expected)
+    assert_allclose(images, alone.vqgan.decode(expected), atol=1e-5)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import golden, gpt_fields
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax import sampling
@@ -212,3 +213,21 @@ def test_nothing_is_compiled_for_another_value():
 def test_what_cannot_be_is_said(settings, message):
     with pytest.raises(ValueError, match=message):
         draw(**settings)
+
+
+@pytest.mark.devices(8)
+def test_guidance_lets_both_of_a_sample_lie_on_one_device():
+    """No device waits for another: the program has no collective."""
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    whole = NamedSharding(mesh, PartitionSpec())
+    prefix = np.tile(PREFIX[:1], (8, 1))
+    keys_, asked, nothing = jax.device_put((keys(8), prefix, 0 * prefix), rows)
+    params = jax.device_put(PARAMS, whole)
+    program = sampling._compiled(MODEL, COUNT, VOCABULARY, False)
+    guidance = jnp.full(COUNT, 2.0)
+    filters = sampling.Filters()
+    lowered = program.lower(params, keys_, asked, nothing, None, filters, guidance)
+    text = lowered.compile().as_text()
+    for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert name not in text

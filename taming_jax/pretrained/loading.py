@@ -57,6 +57,7 @@ def load_prior(
     module = make_transformer(settings, vocabulary, tuple(facts["grid"]), recipe.order)
     if mesh is not None:
         meshes.check_heads(module.kv_heads or module.heads, mesh)
+        mesh = meshes.left_to_the_compiler(mesh)
     model = stored.read(
         path,
         "prior",

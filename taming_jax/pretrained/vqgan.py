@@ -62,6 +62,8 @@ def load_vqgan(
     module = VQGAN(**settings)
     if dtype is not None:
         variables = _cast(variables, settings["dtype"])
+    if mesh is not None:
+        mesh = meshes.left_to_the_compiler(mesh)
     places = None if mesh is None else meshes.state_shardings(variables, mesh)
     variables = jax.device_put(variables, places)
     return PretrainedVQGAN(

@@ -86,6 +86,14 @@ def check_heads(heads: int, mesh: jax.sharding.Mesh) -> None:
         )
 
 
+def left_to_the_compiler(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
+    """The same mesh, of which the compiler says where intermediate values lie.
+
+    `jax.make_mesh` leaves that to the code, unless it is told otherwise.
+    """
+    return jax.sharding.Mesh(mesh.devices, mesh.axis_names)
+
+
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     """The first axis split over data x fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
