@@ -111,11 +111,10 @@ def exact_costs(model, params, windows, steps) -> tuple[int, float]:
 
 def block_costs(model, params, windows, steps) -> tuple[int, float]:
     """The same of blocks: what begins them, what extends them, and single codes."""
-    longest, begins, begun = windowed.beginnings(windows, steps)
+    longest, begun = windowed.beginnings(windows, steps)
+    some = longest[longest >= 0]
     total = 0.0
-    for length, times in zip(
-        *np.unique(longest[begins], return_counts=True), strict=True
-    ):
+    for length, times in zip(*np.unique(some, return_counts=True), strict=True):
         tokens = jnp.zeros((begun.rows.shape[1], model.prefix + int(length)), jnp.int32)
         cache = model.empty_cache(*tokens.shape)
 
@@ -130,7 +129,7 @@ def block_costs(model, params, windows, steps) -> tuple[int, float]:
         state = tokens, cache.keys, cache.values, cache.tokens
         one = pass_flops(model, params, tokens, *state, method=feed)
         total += times * len(steps.rows) * one
-    return int(begins.sum()) + windows.stride * len(steps.rows), total
+    return len(some) + windows.stride * len(steps.rows), total
 
 
 def picture(model, params, windows, at_once):

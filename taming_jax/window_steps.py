@@ -46,17 +46,15 @@ def exact_program(model, windows: Windows, codes: int, greedy: bool, length: int
 
 
 @lru_cache(maxsize=64)
-def begin_program(model, windows: Windows, codes: int, greedy: bool, length: int):
-    """What is compiled for blocks that begin with up to `length` codes of a window."""
-    sampler = _Sampler(model, windows, codes, greedy)
-    return jit(partial(sampler.begin, length), donate_argnums=0)
+def blocks_program(
+    model, windows: Windows, codes: int, greedy: bool, begin: tuple[int, ...]
+):
+    """The compiled loop over steps of units.
 
-
-@lru_cache(maxsize=64)
-def blocks_program(model, windows: Windows, codes: int, greedy: bool):
-    """The compiled loop over steps of units, whose blocks have begun."""
+    begin: with how many codes of their windows blocks may begin; -1: there are none.
+    """
     sampler = _Sampler(model, windows, codes, greedy)
-    return jit(sampler.block_steps, donate_argnums=0)
+    return jit(partial(sampler.block_steps, begin), donate_argnums=0)
 
 
 def extension(windows: Windows) -> int:
@@ -94,37 +92,48 @@ class _Sampler(NamedTuple):
 
         return jax.lax.fori_loop(start, stop, step, canvas)
 
-    def block_steps(self, state, params, asked, table, start, stop):
+    def block_steps(self, begin, state, params, asked, table, start, stop):
         """The same of units; state is the canvas and the blocks' keys and values.
 
-        These are [L,blocks across,B,G,S,E], in the places of a window.
+        These are [L,blocks across,B,G,S,E], in the places of a window. The table has
+        the units of each step, its new blocks, and which of the lengths in `begin`
+        these have.
         """
         params = {"params": self.model.unstacked(params)}
+        units, news, which = table
 
         def step(number, state):
-            units = (part[number] for part in table)
-            return self.draw_units(state, params, asked, *units)
+            canvas, *caches = state
+            row, block = (part[number] for part in news)
+            ways = [partial(self.begin, length, max(begin), params) for length in begin]
+            found = jax.lax.switch(which[number], ways, canvas, asked, row, block)
+            slot = jnp.where(row >= 0, block, self.windows.blocks[1])
+            caches = (
+                cache.at[:, slot, :, :, : new.shape[-2]].set(new, mode="drop")
+                for cache, new in zip(caches, found, strict=True)
+            )
+            now = (part[number] for part in units)
+            return self.draw_units((canvas, *caches), params, asked, *now)
 
         return jax.lax.fori_loop(start, stop, step, state)
 
-    def begin(self, length, state, params, asked, table, number):
+    def begin(self, length, longest, params, canvas, asked, row, block):
         """Keys and values of the condition and the first codes of new blocks' windows.
 
-        All but the last codes before the unit, which it extends its window by itself.
+        All but the last codes before the unit, which it extends its window by itself:
+        [L,P,B,G,n+m,E], with room for the longest.
         """
-        params = {"params": self.model.unstacked(params)}
-        row, block = (part[number] for part in table)
-        canvas, *caches = state
-        tokens = self.sequence(canvas, asked, self.stand(row, block), length)
+        tokens = self.sequence(canvas, asked, self.stand(row, block), max(longest, 0))
         shape = tokens.shape  # [P,B,n+m]
-        empty = self.model.empty_cache(shape[0] * shape[1], shape[2])
-        tokens = tokens.reshape(-1, shape[2])
-        _, cache = self.model.apply(params, tokens, empty, method="extend")
-        slot = jnp.where(row >= 0, block, self.windows.blocks[1])
-        for i, new in enumerate((cache.keys, cache.values)):
-            new = new.reshape(new.shape[0], *shape[:2], *new.shape[2:])
-            caches[i] = caches[i].at[:, slot, :, :, : shape[2]].set(new, mode="drop")
-        return canvas, *caches
+        cache = self.model.empty_cache(shape[0] * shape[1], shape[2])
+        if length >= 0:
+            tokens = tokens[:, :, : shape[2] - longest + length]
+            tokens = tokens.reshape(-1, tokens.shape[2])
+            _, cache = self.model.apply(params, tokens, cache, method="extend")
+        return tuple(
+            kept.reshape(kept.shape[0], *shape[:2], *kept.shape[2:])
+            for kept in (cache.keys, cache.values)
+        )
 
     def draw_units(self, state, params, asked, row, block):
         """One unit each of P blocks: its codes one after the other."""

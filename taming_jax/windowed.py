@@ -28,7 +28,6 @@ from taming_jax.sampling import checked
 from taming_jax.units import Codes, Tokens
 from taming_jax.window_steps import (
     Asked,
-    begin_program,
     blocks_program,
     exact_program,
     extension,
@@ -134,30 +133,29 @@ def draw_by_blocks(model, params, canvas, asked, steps: Steps, windows, codes, g
     shape = cache.keys.shape  # [L,blocks*B,G,S,E]
     shape = shape[0], windows.blocks[1], rows, *shape[2:]
     caches = [jnp.zeros(shape, cache.keys.dtype) for _ in range(2)]
-    state = canvas, *caches
-    longest, begins, begun = beginnings(windows, steps)
-    table, news = jax.tree.map(jnp.asarray, (steps[:2], begun[:2]))
-    go_on = blocks_program(model, windows, codes, greedy)
-    # A stretch of steps is drawn at once that ends before one in which blocks begin.
-    for _, start, stop in runs(np.cumsum(begins)):
-        if begins[start]:
-            begin = begin_program(model, windows, codes, greedy, int(longest[start]))
-            state = begin(state, params, asked, news, start)
-        state = go_on(state, params, asked, table, start, stop)
-    return state[0]
+    longest, begun = beginnings(windows, steps)
+    if not len(longest):
+        return canvas
+    known = np.unique(longest)
+    which = np.searchsorted(known, longest)
+    table = jax.tree.map(jnp.asarray, (steps[:2], begun[:2], which))
+    program = blocks_program(model, windows, codes, greedy, tuple(known.tolist()))
+    canvas, *_ = program((canvas, *caches), params, asked, table, 0, len(longest))
+    return canvas
 
 
-def beginnings(windows: Windows, steps: Steps) -> tuple[np.ndarray, np.ndarray, Steps]:
-    """Of each step, with how many codes its new blocks begin, and whether it has any.
+def beginnings(windows: Windows, steps: Steps) -> tuple[np.ndarray, Steps]:
+    """With how many codes the new blocks of each step begin, int32 [steps]; -1 of none.
 
-    int32 [steps], bool [steps]; and the new blocks alone.
+    And these blocks alone.
     """
     begun = _begun(steps)
     before = lengths(windows, begun).max(1, initial=-1)
-    begins = before >= 0
-    longest = np.maximum(before - extension(windows), 0)
-    longest[begins] = rounded_up(longest[begins], programs(windows))
-    return longest, begins, begun
+    some = before >= 0
+    codes = np.maximum(before[some] - extension(windows), 0)
+    # They cost little, once in a block, and each length is compiled.
+    before[some] = rounded_up(codes, -(-programs(windows) // 2))
+    return before, begun
 
 
 def programs(windows: Windows) -> int:

@@ -129,6 +129,23 @@ def test_blocks_of_one_place_are_drawn_as_without_a_cache(two, monkeypatch):
     assert_array_equal(draw(conditions), expected)
 
 
+def test_blocks_begin_with_as_many_codes_as_they_have(monkeypatch):
+    """Windows of 10 x 10, which begin filled up to one of two lengths."""
+    model = Transformer(
+        vocab_size=17, length=100, grid=(10, 10), width=8, layers=1, heads=1
+    )
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
+    params = jax.tree.map(lambda a: 10 * a, params)
+    told, windows = told_in.Same(jnp.array([[16]])), Windows((11, 13), (10, 10))
+    assert len(np.unique(windowed.beginnings(windows, schedule(windows))[0])) == 2
+    settings = {"windows": windows, "codes": 16}
+    expected = sample_windows(model, params, split(1), told, **settings)
+    monkeypatch.setattr(windowed, "draw_exactly", windowed.draw_by_blocks)
+    found = sample_windows(model, params, split(1), told, **settings)
+    assert_array_equal(found, expected)
+
+
 def test_codes_that_are_given_stay_and_inform_what_follows(two):
     conditions, expected = two
     given = np.full_like(expected, -1)
@@ -137,9 +154,11 @@ def test_codes_that_are_given_stay_and_inform_what_follows(two):
     assert_array_equal(draw(conditions, given=given), expected)
 
 
-def test_all_codes_may_be_given(two):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_all_codes_may_be_given(two, stride):
     conditions, expected = two
-    assert_array_equal(draw(conditions, given=expected), expected)
+    windows = Windows(SHAPE, (SIDE, SIDE), stride)
+    assert_array_equal(draw(conditions, windows, given=expected), expected)
 
 
 @pytest.fixture(scope="module")
