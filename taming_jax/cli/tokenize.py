@@ -15,13 +15,11 @@ is the one that the tokenizer in W/vqgan was trained by.
 import argparse
 import contextlib
 import functools
-import time
 from pathlib import PurePath
 
 from taming_jax.cli import arguments
+from taming_jax.cli.progress import Progress
 from taming_jax.files import in_bucket, located, new_directory
-
-_SECONDS = 10.0  # between two lines of progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from taming_jax.data.codes_writer import describe, write_codes
     from taming_jax.training.mesh import create_mesh
     from taming_jax.training.recipe import Mesh
+    from taming_jax.units import from_uint8
 
     mesh = create_mesh(Mesh())
     vqgan = load_vqgan(args.workdir, mesh=mesh, stage="vqgan")
@@ -77,17 +76,16 @@ def run(args: argparse.Namespace) -> None:
     # In a bucket codes.json comes last, and without it there are no codes.
     whole = contextlib.nullcontext if in_bucket(directory) else new_directory
     with whole(directory) as unfinished:
-        encode = _encoder(vqgan, args.batch_size, size)
         write_codes(
             unfinished,
             sources,
             about,
-            encode,
+            lambda pictures: vqgan.encode(from_uint8(pictures)),
             encode_condition,
             batch_size=args.batch_size,
             read=[entry for kind in others.values() for entry in kind.entries],
             tell=functools.partial(written, others),
-            progress=_Progress(total),
+            progress=Progress(total),
         )
 
 
@@ -135,19 +133,6 @@ def _others(vqgan, source):
     )
 
 
-def _encoder(vqgan, batch_size: int, size: int):
-    """Pictures uint8 -> codes; compiled already, so that no clock measures that."""
-    import numpy as np
-
-    from taming_jax.units import from_uint8
-
-    def encode(pictures):
-        return vqgan.encode(from_uint8(pictures))
-
-    encode(np.zeros((batch_size, size, size, 3), np.uint8)).block_until_ready()
-    return encode
-
-
 def _views(args: argparse.Namespace, source):
     """What the flags ask for; raises ValueError where the data cannot give it."""
     from taming_jax.data.codes import Views
@@ -182,27 +167,3 @@ def _are_there(directory: PurePath, about) -> bool:
             "write them anew"
         )
     return True
-
-
-class _Progress:
-    """Prints now and then how far it is, and how fast it was since the line before."""
-
-    def __init__(self, total: int):
-        self._total, self._done, self._printed = total, 0, 0
-        self._since = time.monotonic()
-
-    def __call__(self, count: int) -> None:
-        """Notes `count` more pictures."""
-        from taming_jax.training.progress import clock
-
-        self._done += count
-        seconds = time.monotonic() - self._since
-        if seconds < _SECONDS and self._done < self._total:
-            return
-        speed = (self._done - self._printed) / seconds
-        self._printed, self._since = self._done, time.monotonic()
-        print(
-            f"{self._done:,}/{self._total:,}  {speed:.1f} images/s  "
-            f"{clock((self._total - self._done) / speed)} to go",
-            flush=True,
-        )
