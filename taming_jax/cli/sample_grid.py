@@ -3,7 +3,7 @@
 numbers of pictures --rows--> which stand in each row --write_grid--> grid.png
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ def write_grid(
     paths: Sequence[Path],
     count: int,
     names: Sequence[str],
-    beside: Callable[[int], Sequence[np.ndarray]],
+    beside: Sequence[np.ndarray],
 ) -> int:
     """Writes the first pictures of each thing that was asked for, side by side.
 
@@ -27,17 +27,15 @@ def write_grid(
       paths: of the N pictures, `count` of each thing after those of the one before.
       count: of each thing.
       names: of the N pictures, written below them; empty: nothing is.
-      beside: width of a picture -> what stands at the left of the rows, each uint8
-        [N / count,H',W',3].
+      beside: what stands at the left of the rows, each uint8 [N / count,H',W',3].
 
     Returns:
       How many of the pictures it shows.
     """
     height, width = pictures.read_png(paths[0]).shape[:2]
-    left = beside(width)
-    shown = rows(len(paths), count, (height, width), len(left))
+    shown = rows(len(paths), count, (height, width), len(beside))
     drawn = [np.stack([pictures.read_png(paths[i]) for i in row]) for row in shown]
-    left = [_as_large(part[: len(shown)], height, width) for part in left]
+    left = [_as_large(part[: len(shown)], height, width) for part in beside]
     if names:
         drawn = [
             pictures.captioned(part, [names[i] for i in row])

@@ -97,16 +97,16 @@ def put_together(output: Path, prior, asked, count: int, beside=(), **columns) -
         paths,
         count,
         names,
-        lambda width: [*beside, *_conditions(prior, asked, width)],
+        [*beside, *_conditions(prior, asked)],
     )
 
 
-def _conditions(prior, asked, width: int) -> list[np.ndarray]:
-    """What is asked for, for people: uint8 [G,width,width,3] of each condition."""
+def _conditions(prior, asked) -> list[np.ndarray]:
+    """What is asked for, for people: uint8 [G,H,W,3] of each condition."""
     if not isinstance(asked, Mapping):
         return []
-    told = prior.vocabulary.told
-    return [told[name].draw(asked[name], width) for name in told if name != "label"]
+    told, size = prior.vocabulary.told, prior.grid[1] * prior.tokenizer().stride
+    return [told[name].draw(asked[name], size) for name in told if name != "label"]
 
 
 def pack(file, rows: Iterable[np.ndarray], total: int, columns: Mapping) -> None:

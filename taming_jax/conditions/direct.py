@@ -133,10 +133,14 @@ class LowResolution:
         return "this prior makes small pictures large and has none: give condition="
 
     def draw(self, asked: Any, size: int) -> np.ndarray:
-        """Pictures of it for people, uint8 [B,S,S,3]."""
-        part = np.shape(asked)[1] // self.side
+        """Pictures of it for people, uint8 [B,S,S,3]; of larger ones, as much larger.
+
+        size: S, of the pictures that the prior was trained on.
+        """
+        count, height, width, _ = np.shape(asked)
+        part = min(size, height, width) // self.side
         parts = np.asarray(asked).reshape(
-            -1, self.side, part, self.side, part, self.channels
+            count, height // part, part, width // part, part, self.channels
         )
         small = units.to_uint8(parts.mean((2, 4)))
         small = small.repeat(size // self.side, 1).repeat(size // self.side, 2)

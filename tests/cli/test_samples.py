@@ -213,7 +213,7 @@ def test_a_single_class_ends_with_a_shorter_row(monkeypatch, tmp_path):
     paths = [tmp_path / name for name in PNGS[:5]]
     for path in paths:
         pictures.write_png(path, np.zeros((18, 18, 3), np.uint8))
-    shown = sample_grid.write_grid(tmp_path / "g.png", paths, 5, [], lambda width: [])
+    shown = sample_grid.write_grid(tmp_path / "g.png", paths, 5, [], [])
     with Image.open(tmp_path / "g.png") as grid:
         assert (shown, grid.size) == (5, (3 * 20 - 2, 2 * 20 - 2))
 
@@ -225,7 +225,7 @@ def test_a_square_beside_a_wide_picture_is_stretched_over_its_form(tmp_path):
         pictures.write_png(path, np.zeros((4, 8, 3), np.uint8))
     square = np.zeros((1, 8, 8, 3), np.uint8)
     square[:, 2:4, 6:] = 200
-    sample_grid.write_grid(tmp_path / "g.png", paths, 2, [], lambda width: [square])
+    sample_grid.write_grid(tmp_path / "g.png", paths, 2, [], [square])
     shown = pictures.read_png(tmp_path / "g.png")[:, :8, 0]
     expected = np.zeros((4, 8))
     expected[1:2, 6:] = 200

@@ -10,6 +10,7 @@ from taming_jax.conditions.coordinates import coordinates
 from taming_jax.conditions.direct import Coordinates, LowResolution
 from taming_jax.conditions.kinds import CodedMap, Label
 from taming_jax.conditions.objects import Boxes, Keypoints
+from taming_jax.units import from_uint8
 
 SHAPE, WINDOW, STRIDE = (12, 16), (8, 8), 4  # 48 x 64 pixels, windows of 32
 DRAWS = np.random.default_rng(0)
@@ -45,6 +46,18 @@ def test_small_pictures_are_cut_between_their_pixels():
     crop = kind.tokens(kind.checked(small[:, 1:5, 3:7]))
     assert_array_equal(told(2, 6), crop)
     assert_array_equal(told(3, 7), crop)
+
+
+def test_a_large_small_picture_is_drawn_as_its_windows_are_told_it():
+    """Of 48 x 64 pixels 6 x 8 are told, 4 x 4 in a window of 32 x 32."""
+    kind = LowResolution(side=4, levels=256)
+    told = DRAWS.integers(0, 256, (1, 6, 8, 3)).astype(np.uint8)
+    large = told.repeat(8, 1).repeat(8, 2)
+    assert_array_equal(kind.draw(from_uint8(large), 32), large)
+    red, green, blue = told[:, 1:5, 3:7].astype(int).reshape(1, 16, 3).T
+    expected = (red * 256 + green) * 256 + blue
+    window = kind.over(np.asarray(from_uint8(large)), SHAPE, WINDOW)(2, 6)
+    assert_array_equal(window, expected.T)
 
 
 BOXES = np.float32([[[0, 0, 0.25, 0.5], [0.5, 0.5, 1, 1], [0.25, 0.25, 0.5, 0.75]]])
