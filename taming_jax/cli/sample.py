@@ -24,6 +24,7 @@ import functools
 import hashlib
 import warnings
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from taming_jax.cli import arguments, completion, sizes
 from taming_jax.cli.output import PartsDirectory
@@ -69,82 +70,139 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 SETTINGS = {"temperature": float, "top_k": int, "top_p": float, "guidance": float}
 
 
+class _Wanted(NamedTuple):
+    """What the flags ask for, read and checked.
+
+    asked: labels int32 [G], or conditions by name, [G, ...].
+    each: so many samples are drawn of each of G, of which --count stay.
+    given: pictures to be completed; None: there are none.
+    judge: that chooses among the samples; None: all stay.
+    settings: keywords of `prior.sample`.
+    """
+
+    asked: Any
+    each: int
+    given: completion.Completion | None
+    judge: Any
+    settings: dict[str, Any]
+
+    @property
+    def rows(self) -> int:
+        """G."""
+        import jax
+
+        return len(jax.tree.leaves(self.asked)[0])
+
+
 def run(args: argparse.Namespace) -> None:
     """Draws what is missing, then writes what is made of all of it."""
-    import jax
-
     from taming_jax import load_prior, processes
-    from taming_jax.cli import accepting, samples
-    from taming_jax.cli.conditions import asked_for
-    from taming_jax.cli.devices import batch_over, own_mesh
-    from taming_jax.cli.progress import Progress
+    from taming_jax.cli import samples
+    from taming_jax.cli.devices import own_mesh
     from taming_jax.metrics.rejection import candidates
-    from taming_jax.pretrained.drawing import draw
     from taming_jax.pretrained.requests import LateCodes
 
     arguments.start_processes(args)
     each = candidates(args.count, args.accept)
     prior = load_prior(arguments.model_path(args), mesh=own_mesh())
-    batch_size = batch_over(args.batch_size)
+    wanted = _wanted(args, prior, each)
+    output = PartsDirectory(
+        args.output,
+        _request(args, prior, wanted),
+        count_grows=wanted.rows == 1 and not wanted.judge,
+        of_all=samples.OF_ALL,
+    )
+    if wanted.given and (late := wanted.given.late(prior)) and processes.is_first():
+        print(late)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LateCodes)  # it has been said
+        columns = _draw(args, prior, wanted, output)
+    processes.barrier("the last picture", seconds=24 * 3600)
+    if not processes.is_first():
+        return
+    beside = wanted.given.beside(wanted.rows) if wanted.given else ()
+    shown = samples.put_together(
+        output.path, prior, wanted.asked, args.count, beside, **columns
+    )
+    total = wanted.rows * args.count
+    which = "all" if shown == total else f"{shown:,} of them"
+    print(f"{total:,} pictures in {args.output}, {which} side by side in grid.png")
+
+
+def _wanted(args: argparse.Namespace, prior, each: int) -> _Wanted:
+    """Reads what is named, and says what is wrong with it."""
+    from taming_jax.cli import accepting
+    from taming_jax.cli.conditions import asked_for
+
     shape = sizes.grid_of(args, prior)
     given = completion.given(args.given, args.keep, prior, shape)
+    pictures = len(given.codes) if given else 1
     asked = asked_for(
-        args.classes, args.condition, prior, shape=shape,
-        pictures=len(given.codes) if given else 1,
-    )  # fmt: skip
-    rows = len(jax.tree.leaves(asked)[0])
+        args.classes, args.condition, prior, shape=shape, pictures=pictures
+    )
     judge = accepting.judge_of(args, prior) if args.accept < 1 else None
     said = {name: getattr(args, name) for name in [*SETTINGS, "guidance_schedule"]}
     settings = {name: value for name, value in said.items() if value is not None}
     settings |= {"shape": shape, **sizes.window_of(args)}
-    request = _request(prior, asked, args, given, judge, settings)
-    output = PartsDirectory(
-        args.output, request, count_grows=rows == 1 and not judge, of_all=samples.OF_ALL
-    )
-    if given and (late := given.late(prior)) and processes.is_first():
-        print(late)
+    return _Wanted(asked, each, given, judge, settings)
+
+
+def _draw(
+    args: argparse.Namespace, prior, wanted: _Wanted, output: PartsDirectory
+) -> dict[str, Any]:
+    """Writes the pictures that are missing; what samples.npz has besides them."""
+    from taming_jax.cli import accepting, samples
+    from taming_jax.cli.devices import batch_over
+    from taming_jax.cli.progress import Progress
+    from taming_jax.pretrained.drawing import draw
+
+    batch_size = batch_over(args.batch_size)
     draw_some = functools.partial(
-        draw, prior, asked, seed=args.seed, batch_size=batch_size, each=each,
-        given=given and given.of_rows(rows), **settings,
-    )  # fmt: skip
-    numbers, columns, total = None, {}, rows * args.count
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LateCodes)  # it has been said
-        if judge:
-            numbers, columns["scores"] = accepting.accepted(
-                output, draw_some, judge, asked, args.count, each, batch_size
-            )
-        starts, left = samples.unfinished(output.path, total, batch_size)
-        batches = draw_some(numbers=numbers, starts=starts)
-        samples.write(output.path, output.begun_with(batches), Progress(left))
-    processes.barrier("the last picture", seconds=24 * 3600)
-    if processes.is_first():
-        beside = given.beside(rows) if given else ()
-        shown = samples.put_together(
-            output.path, prior, asked, args.count, beside, **columns
+        draw,
+        prior,
+        wanted.asked,
+        seed=args.seed,
+        batch_size=batch_size,
+        each=wanted.each,
+        given=wanted.given and wanted.given.of_rows(wanted.rows),
+        **wanted.settings,
+    )
+    numbers, columns = None, {}
+    if wanted.judge:
+        numbers, columns["scores"] = accepting.accepted(
+            output,
+            draw_some,
+            wanted.judge,
+            wanted.asked,
+            args.count,
+            wanted.each,
+            batch_size,
         )
-        which = "all" if shown == total else f"{shown:,} of them"
-        print(f"{total:,} pictures in {args.output}, {which} side by side in grid.png")
+    total = wanted.rows * args.count
+    starts, left = samples.unfinished(output.path, total, batch_size)
+    batches = draw_some(numbers=numbers, starts=starts)
+    samples.write(output.path, output.begun_with(batches), Progress(left))
+    return columns
 
 
-def _request(prior, asked, args, given, judge, settings) -> dict:
+def _request(args: argparse.Namespace, prior, wanted: _Wanted) -> dict[str, Any]:
     """What makes the pictures what they are, in JSON's types."""
-    vqgan = prior.tokenizer()
+    vqgan, given, judge = prior.tokenizer(), wanted.given, wanted.judge
     return {
         "prior": {"directory": str(prior.directory), "step": prior.step},
         "tokenizer": {"step": vqgan.step, "fingerprint": vqgan.fingerprint},
         "seed": args.seed,
-        **_in_short(asked),
+        **_in_short(wanted.asked),
         "count": args.count,
         "accept": args.accept,
         "judge": judge and judge.card["weights_sha256"],
         "given": given and hashlib.sha256(given.codes.tobytes()).hexdigest(),
         **prior.default_settings,
-        **settings,
+        **wanted.settings,
     }
 
 
-def _in_short(asked) -> dict:
+def _in_short(asked) -> dict[str, Any]:
     """Labels as they are; of all else a digest."""
     import jax
 
