@@ -90,6 +90,13 @@ def test_large_pictures_are_completed(prior, large):
     assert_array_equal(found, large)
 
 
+def test_one_number_is_a_square_whatever_else_is_said(prior):
+    given = np.full((2, 5, 5), -1)
+    expected = prior.sample(KEY, LABELS, shape=(5, 5))
+    assert_array_equal(prior.sample(KEY, LABELS, shape=5), expected)
+    assert_array_equal(prior.sample(KEY, LABELS, shape=5, given=given), expected)
+
+
 def test_guidance_works_by_windows(prior):
     settings = {"shape": (5, 6), "greedy": True}
     moved = prior.sample(KEY, LABELS, guidance=50.0, **settings)

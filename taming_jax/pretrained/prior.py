@@ -120,7 +120,7 @@ class PretrainedPrior:
         key,
         condition: Any = None,
         batch: int | None = None,
-        shape: tuple[int, int] | None = None,
+        shape: int | tuple[int, int] | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -138,9 +138,10 @@ class PretrainedPrior:
           key: one key, or keys [B]; of one key, sample i is drawn with fold_in(key, i).
           condition: as `logits` takes it.
           batch: B; needed only without a condition, keys or given codes.
-          shape: (h, w), any; None: as trained. Where it is not what the prior has
-            positions for, codes are drawn through a window that slides over them, and
-            the condition is of the whole picture: see docs/sampling.md.
+          shape: (h, w), any, or one number for both; None: as trained. Where it is not
+            what the prior has positions for, codes are drawn through a window that
+            slides over them, and the condition is of the whole picture: see
+            docs/sampling.md.
           temperature: above 0.
           top_k: draw among the k likeliest codes (and those equal to the last of them).
           top_p: draw among the likeliest codes that together have this probability.
@@ -160,11 +161,13 @@ class PretrainedPrior:
         Raises:
           ValueError: for what this prior cannot do; it says what it can.
         """
+        if shape is not None:
+            shape = requests.sides("shape", shape)
         if given is not None:
-            grid = None if self.any_grid else tuple(shape or self.grid)
+            grid = None if self.any_grid else shape or self.grid
             given = requests.grids(given, grid, range(-1, self.vocabulary.codes))
-            shape = given.shape[1:] if shape is None else shape
-        shape = self.grid if shape is None else requests.sides("shape", shape)
+            shape = shape or given.shape[1:]
+        shape = shape or self.grid
         windows = windowed.asked(self, shape, window, window_stride, window_center)
         guided = guidance != 1
         requests.check_guidance(
