@@ -8,7 +8,7 @@ Each program is a loop over steps (`windows.schedule`), from one number to anoth
 arguments: it is compiled once for all stretches of them. What the units of a step see
 is cut out of the canvas when it is their turn.
 
-Legend: B samples, or 2B with those that ask for nothing; P units drawn at once; n
+Legend: B samples, or 2B: each, then itself asking for nothing; P units drawn at once; n
 condition tokens, m codes of a window; S places that a cache holds; V vocabulary.
 """
 
@@ -197,24 +197,23 @@ class _Sampler(NamedTuple):
             jnp.concatenate([jax.vmap(told)(at.top, at.left), seen], axis=2)
             for told in both
         ]
-        return jnp.concatenate(parts, axis=1)
+        # Side by side, as in `sampling`.
+        return jnp.stack(parts, axis=2).reshape(len(places), -1, parts[0].shape[2])
 
     def draw(self, logits, place, asked: Asked) -> Tokens:
         """Logits [P*B,V] at places [P] of the picture -> codes int32 [P,B]."""
-        logits = logits.reshape(len(place), -1, logits.shape[-1])
         guided = asked.untold is not None
-        parts = jnp.split(logits, 2, axis=1) if guided else [logits]
-        flat = [part.reshape(-1, part.shape[-1]) for part in parts]
+        logits, unasked = (logits[::2], logits[1::2]) if guided else (logits, None)
         batch = len(asked.keys)
         fold = jax.vmap(jax.random.fold_in, (0, None))
         keys = jax.vmap(fold, (None, 0))(asked.keys, place)  # [P,B]
         forced = None if asked.given is None else asked.given[:, place].T.reshape(-1)
         token = pick(
-            flat[0],
+            logits,
             keys.reshape(-1),
             forced,
             asked.filters,
-            unasked=flat[1] if guided else None,
+            unasked=unasked,
             guidance=jnp.repeat(asked.guidance[place], batch),
             codes=self.codes,
             greedy=self.greedy,

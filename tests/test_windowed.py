@@ -182,13 +182,17 @@ def test_all_that_a_model_knows_of_places_is_of_its_window(modern, stride):
     assert_array_equal(logits[..., :16].argmax(-1).transpose(2, 0, 1), codes)
 
 
-def test_guidance_moves_each_place_away_from_its_unguided_logits(modern):
-    windows, strength = Windows((5, 6), (4, 4), 2), np.linspace(1, 4, 30)
-    asked, unasked = (told_in.Same(jnp.array([[token]])) for token in (17, 18))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_guidance_moves_each_place_away_from_its_unguided_logits(modern, stride):
+    """Of two samples, each from its own, which differ."""
+    windows, strength = Windows((5, 6), (4, 4), stride), np.linspace(1, 4, 30)
+    asked, unasked = (
+        told_in.Same(jnp.array(tokens)) for tokens in ([[17], [16]], [[18], [15]])
+    )
     codes = sample_windows(
         MODERN,
         modern,
-        split(1),
+        split(2),
         asked,
         windows=windows,
         codes=16,
@@ -197,11 +201,11 @@ def test_guidance_moves_each_place_away_from_its_unguided_logits(modern):
         greedy=True,
     )
     yes, no = (
-        by_full_passes(MODERN, modern, told, np.asarray(codes), windows)[:, :, 0, :16]
+        by_full_passes(MODERN, modern, told, np.asarray(codes), windows)[..., :16]
         for told in (asked, unasked)
     )
-    moved = no + strength.reshape(5, 6, 1) * (yes - no)
-    assert_array_equal(moved.argmax(-1), codes[0])
+    moved = no + strength.reshape(5, 6, 1, 1) * (yes - no)
+    assert_array_equal(moved.argmax(-1).transpose(2, 0, 1), codes)
 
 
 def test_a_picture_of_one_window_is_what_the_cache_draws(modern):
