@@ -76,7 +76,8 @@ def _check_same(path: Path, before: Mapping, now: Mapping) -> None:
         old, new = (repr(side.get(key)) for side in (before, now))
         if old != new:
             shown = f"{key}={old}, now {key}={new}" if len(old + new) < 99 else key
-            why = ", which gives the pictures other numbers" if key == "count" else ""
+            grows = key == "count" and before.get(key, 0) < now[key]
+            why = ", which gives the pictures other numbers" if grows else ""
             raise ValueError(
                 f"{path} holds pictures of another request ({shown}{why}); name "
                 "another --output, or ask for the same to complete it"

@@ -102,7 +102,7 @@ def names(directory):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--classes", "4", "--count", 2], r"count=3, now count=2"),
+        (["--classes", "4", "--count", 2], r"count=3, now count=2\)"),
         (["--classes", "5", "--count", 5], r"labels=\[4\], now labels=\[5\]"),
     ],
 )
