@@ -26,12 +26,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from taming_jax import window_steps, windowed
 from taming_jax.compilation import jit
 from taming_jax.conditions.windows import Part, Same
 from taming_jax.models.passes import feed, next_logits
 from taming_jax.models.transformer import Transformer
-from taming_jax.windows import Windows, lengths, rounded_up, schedule
+from taming_jax.windows import Windows, drawing, sample_windows
+from taming_jax.windows.places import lengths, rounded_up, schedule
+from taming_jax.windows.steps import extension
 
 WINDOW, CODES, MEASURED = (16, 16), 512, 64
 COLUMNS = ("way", "passes", "GFLOP", "script / way", "seconds", "script / way")
@@ -99,7 +100,7 @@ def of_script(model, params, shape) -> tuple[int, float, float]:
 
 def exact_costs(model, params, windows, steps) -> tuple[int, float]:
     """Passes, and operations of all of them."""
-    longest = rounded_up(lengths(windows, steps).max(1), windowed.programs(windows))
+    longest = rounded_up(lengths(windows, steps).max(1), drawing.programs(windows))
     rows = steps.rows.shape[1]
     last = jnp.zeros((rows,), jnp.int32)
     total = 0.0
@@ -111,7 +112,7 @@ def exact_costs(model, params, windows, steps) -> tuple[int, float]:
 
 def block_costs(model, params, windows, steps) -> tuple[int, float]:
     """The same of blocks: what begins them, what extends them, and single codes."""
-    longest, begun = windowed.beginnings(windows, steps)
+    longest, begun = drawing.beginnings(windows, steps)
     some = longest[longest >= 0]
     total = 0.0
     for length, times in zip(*np.unique(some, return_counts=True), strict=True):
@@ -124,7 +125,7 @@ def block_costs(model, params, windows, steps) -> tuple[int, float]:
         total += times * pass_flops(model, params, tokens, cache, method=begin)
     rows = steps.rows.shape[1]
     cache = model.empty_cache(rows, model.length)
-    for fed, times in ((window_steps.extension(windows), 1), (1, windows.stride - 1)):
+    for fed, times in ((extension(windows), 1), (1, windows.stride - 1)):
         tokens = jnp.zeros((rows, fed), jnp.int32)
         state = tokens, cache.keys, cache.values, cache.tokens
         one = pass_flops(model, params, tokens, *state, method=feed)
@@ -138,7 +139,7 @@ def picture(model, params, windows, at_once):
     if model.prefix > 1:
         told = Part(jnp.zeros((1, *windows.shape), jnp.int32), WINDOW, WINDOW)
     keys = jax.random.split(jax.random.key(1), 1)
-    codes = windowed.sample_windows(
+    codes = sample_windows(
         model, params, keys, told, windows=windows, codes=CODES, at_once=at_once
     )
     return np.asarray(codes)

@@ -12,21 +12,11 @@ PACKAGE = ROOT / "taming_jax"
 
 # From the ground up; neighbours on one floor may know each other.
 FLOORS = (
-    {
-        "compilation",
-        "files",
-        "maps",
-        "npz",
-        "pictures",
-        "processes",
-        "soundness",
-        "units",
-    }
-    | {"user_cache"},
+    {"compilation", "files", "maps", "npz", "pictures", "processes"}
+    | {"soundness", "units", "user_cache"},
     {"models"},
     {"conditions", "fingerprint", "guidance", "losses", "orders", "sampling"}
-    | {"stored", "tiling", "window_steps", "windowed"}
-    | {"windows"},
+    | {"stored", "tiling", "windows"},
     {"data", "interop", "metrics", "pretrained", "training"},
     {"cli", "__main__"},
 )

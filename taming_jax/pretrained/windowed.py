@@ -21,8 +21,7 @@ from taming_jax.models.positions import part_of_grid
 from taming_jax.pretrained import requests, tiled, told_by
 from taming_jax.training import mesh as meshes
 from taming_jax.units import Codes
-from taming_jax.windowed import sample_windows
-from taming_jax.windows import Windows
+from taming_jax.windows import Windows, sample_windows
 
 Sides = tuple[int, int]
 

@@ -6,7 +6,8 @@ from golden import golden
 from numpy.testing import assert_array_equal
 
 from taming_jax.conditions.windows import window_box
-from taming_jax.windows import Windows, lengths, rounded_up, runs, schedule, waves
+from taming_jax.windows import Windows
+from taming_jax.windows.places import lengths, rounded_up, runs, schedule, waves
 
 TRACES = golden("12_schedules_windows")
 CASES = [(case["W"], tuple(case["grid"])) for case in TRACES.config["windows"]]

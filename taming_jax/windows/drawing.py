@@ -1,6 +1,6 @@
 """Pictures larger than a prior was trained on: drawn by windows that slide over them.
 
-    Windows --schedule--> steps, in stretches --window_steps--> codes int32 [B,h,w]
+    Windows --schedule--> steps, in stretches --steps--> codes int32 [B,h,w]
 
 With stride 1 each code is drawn from its window anew, exactly as the paper's script
 does; what follows the place and the logits of all others are not computed. With a
@@ -14,7 +14,7 @@ with fold_in(keys[i], p): neither the batch nor what is drawn at once matters.
 Beside the codes, memory is for `at_once` windows of each sample, and with a stride for
 the keys and values of one row of blocks.
 
-Legend: as in `window_steps`.
+Legend: as in `steps`.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,15 @@ import numpy as np
 from taming_jax.models.transformer import Transformer
 from taming_jax.sampling import checked
 from taming_jax.units import Codes, Tokens
-from taming_jax.window_steps import (
-    Asked,
-    blocks_program,
-    exact_program,
-    extension,
+from taming_jax.windows.places import (
+    Steps,
+    Windows,
+    lengths,
+    rounded_up,
+    runs,
+    schedule,
 )
-from taming_jax.windows import Steps, Windows, lengths, rounded_up, runs, schedule
+from taming_jax.windows.steps import Asked, blocks_program, exact_program, extension
 
 # Programs of one picture: so many at most, and one for so many codes of its windows.
 # With 16 x 16 codes a seventh would save a hundredth of what a 64 x 64 picture costs.

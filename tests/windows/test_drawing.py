@@ -7,15 +7,14 @@ import pytest
 from golden import golden, gpt_fields
 from numpy.testing import assert_allclose, assert_array_equal
 
-from taming_jax import windowed
 from taming_jax.conditions import windows as told_in
 from taming_jax.interop.names import GPT
 from taming_jax.models.passes import next_logits
 from taming_jax.models.transformer import UNROLLED, Transformer
 from taming_jax.sampling import Filters, sample_tokens
-from taming_jax.window_steps import Asked, exact_program
-from taming_jax.windowed import sample_windows
-from taming_jax.windows import Windows, lengths, schedule
+from taming_jax.windows import Windows, drawing, sample_windows
+from taming_jax.windows.places import lengths, schedule
+from taming_jax.windows.steps import Asked, exact_program
 
 CASE = golden("12_sliding_window_gpt")
 SIDE, SHAPE = CASE.config["W"], tuple(CASE.config["grid"])
@@ -125,7 +124,7 @@ def test_a_sample_does_not_depend_on_the_others(two):
 
 def test_blocks_of_one_place_are_drawn_as_without_a_cache(two, monkeypatch):
     conditions, expected = two
-    monkeypatch.setattr(windowed, "draw_exactly", windowed.draw_by_blocks)
+    monkeypatch.setattr(drawing, "draw_exactly", drawing.draw_by_blocks)
     assert_array_equal(draw(conditions), expected)
 
 
@@ -138,10 +137,10 @@ def test_blocks_begin_with_as_many_codes_as_they_have(monkeypatch):
     params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
     params = jax.tree.map(lambda a: 10 * a, params)
     told, windows = told_in.Same(jnp.array([[16]])), Windows((11, 13), (10, 10))
-    assert len(np.unique(windowed.beginnings(windows, schedule(windows))[0])) == 2
+    assert len(np.unique(drawing.beginnings(windows, schedule(windows))[0])) == 2
     settings = {"windows": windows, "codes": 16}
     expected = sample_windows(model, params, split(1), told, **settings)
-    monkeypatch.setattr(windowed, "draw_exactly", windowed.draw_by_blocks)
+    monkeypatch.setattr(drawing, "draw_exactly", drawing.draw_by_blocks)
     found = sample_windows(model, params, split(1), told, **settings)
     assert_array_equal(found, expected)
 

@@ -4,7 +4,7 @@
         ^                                                                    |
         +---------------- codes of P places at once -------------------------+
 
-Each program is a loop over steps (`windows.schedule`), from one number to another, both
+Each program is a loop over steps (`places.schedule`), from one number to another, both
 arguments: it is compiled once for all stretches of them. What the units of a step see
 is cut out of the canvas when it is their turn.
 
@@ -24,7 +24,7 @@ from taming_jax.models.passes import feed, next_logits
 from taming_jax.models.transformer import Transformer
 from taming_jax.sampling import Filters, pick
 from taming_jax.units import Tokens
-from taming_jax.windows import Windows
+from taming_jax.windows.places import Windows
 
 
 class Asked(NamedTuple):
