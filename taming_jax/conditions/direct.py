@@ -20,9 +20,8 @@ from taming_jax import units
 from taming_jax.conditions import windows
 from taming_jax.conditions.coordinates import coordinates, quantize
 from taming_jax.conditions.kinds import Coded, Data, check_entry
+from taming_jax.conditions.windows import Sides
 from taming_jax.units import Tokens
-
-Sides = tuple[int, int]
 
 _NOISE = 0.2  # the most that a degraded picture has, of [-1, 1]
 
@@ -173,7 +172,8 @@ class Coordinates:
         if data.crops and not cut:
             raise ValueError(
                 f"prior.condition={kind!r}, and training crops these pictures at "
-                "random, from where nothing says: set data.crop='center'"
+                "random, from where nothing says: set data.crop='center', or, of drawn "
+                "scenes, data.zoom=1"
             )
         return cls(data.image_size, data.stride, cut=cut, **options)
 

@@ -24,10 +24,9 @@ import numpy as np
 
 from taming_jax.conditions import windows
 from taming_jax.conditions.coordinates import resized
+from taming_jax.conditions.windows import Sides
 from taming_jax.maps import Input
 from taming_jax.units import Codes, Tokens
-
-Sides = tuple[int, int]
 
 _FEW = 12  # names in a message
 

@@ -20,9 +20,8 @@ from taming_jax.conditions import windows
 from taming_jax.conditions.drawing import draw_layout
 from taming_jax.conditions.kinds import Data, check_entry
 from taming_jax.conditions.layouts import Layout, check_boxes, sized
+from taming_jax.conditions.windows import Sides
 from taming_jax.units import Tokens
-
-Sides = tuple[int, int]
 
 MOST = 2**31 - 1  # of the objects of a large picture, of which windows show some
 _BLANK = 40  # what layouts are drawn on, as dark as the background of class maps

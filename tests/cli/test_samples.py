@@ -43,6 +43,20 @@ def test_a_sample_is_the_same_alone_in_seven_and_on_eight_devices(tmp_path, guid
 
 
 @pytest.mark.devices(8)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_larger_samples_are_the_same_alone_and_on_eight_devices(tmp_path, stride):
+    workdir = tiny_run.write_prior(tiny_run.write_run(tmp_path / "run"))
+    labels, key = np.arange(8), jax.random.key(3)
+    asked = {"shape": (5, 6), "window_stride": stride, "guidance": 2.0}
+    spread = load_prior(workdir, mesh=own_mesh())
+    on_eight = spread.sample(key, labels, **asked)
+    alone = jax.random.fold_in(key, 5)[None]
+    np.testing.assert_array_equal(
+        on_eight[5:6], load_prior(workdir).sample(alone, labels[5:6], **asked)
+    )
+
+
+@pytest.mark.devices(8)
 def test_the_files_of_eight_devices_are_those_of_one(tmp_path, monkeypatch):
     """Five pictures in batches of three, which become eight."""
     workdir = tiny_run.write_prior(tiny_run.write_run(tmp_path / "run"))
