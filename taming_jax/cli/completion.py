@@ -8,6 +8,7 @@ little different at its border, where a pixel depends on codes from both sides.
 """
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -43,6 +44,15 @@ class Completion(NamedTuple):
 
     codes: np.ndarray
     shown: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """Of the pictures and of what stays of them, hex digits.
+
+        Not of the codes: another device may round one of them to its neighbour.
+        """
+        stays = (self.codes >= 0).tobytes()
+        return hashlib.sha256(self.shown[:, 0].tobytes() + stays).hexdigest()
 
     def of_rows(self, rows: int) -> np.ndarray:
         """Codes int32 [rows,h,w] of as many things to draw, picture after picture."""

@@ -196,7 +196,7 @@ def _request(args: argparse.Namespace, prior, wanted: _Wanted) -> dict[str, Any]
         "count": args.count,
         "accept": args.accept,
         "judge": judge and judge.card["weights_sha256"],
-        "given": given and hashlib.sha256(given.codes.tobytes()).hexdigest(),
+        "given": given and given.digest,
         **prior.default_settings,
         **wanted.settings,
     }

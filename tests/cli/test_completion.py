@@ -118,6 +118,19 @@ def test_what_is_shown_is_the_picture_and_what_is_kept_of_it_on_grey(prior, pict
     assert (part[:, 8:] == 127).all()
 
 
+def test_a_request_is_told_from_others_by_pictures_and_region(prior, pictures):
+    """Codes do not count, for devices round differently."""
+    found = completion.given(str(pictures / "a.png"), "left", prior, (4, 4))
+    others = [("a.png", "top"), ("b.png", "left")]
+    digests = {
+        completion.given(str(pictures / name), keep, prior, (4, 4)).digest
+        for name, keep in others
+    }
+    assert len(digests | {found.digest}) == 3
+    rounded = np.where(found.codes < 0, -1, (found.codes + 1) % 16)
+    assert found._replace(codes=rounded).digest == found.digest
+
+
 def test_larger_pictures_are_read_as_large_as_they_are_asked_for(prior, pictures):
     found = completion.given(str(pictures), "0,0,0.5,1", prior, (5, 8))
     assert found.shown.shape == (2, 2, 20, 32, 3)
