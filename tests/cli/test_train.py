@@ -103,7 +103,7 @@ def test_a_card_that_is_not_there_is_refused(capsys, monkeypatch, flags, message
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        ("custom.py:big", "custom has no variant 'big': there are 'small'"),
+        ("custom.py:big", "custom has no variant 'big': there are 'unconditional'"),
         ("shapes.py:big", "get_config.* takes 0 positional arguments"),
     ],
 )
