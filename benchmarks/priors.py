@@ -11,17 +11,14 @@ is the mean over the seeds ± half of what lies between the largest and the smal
 """
 
 import argparse
-import hashlib
 import itertools
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import prior_trial
+from benchmarks import prior_trial, trials
 from benchmarks.prior_variants import VARIANTS, WITHOUT, parts, section
 from benchmarks.tokenizer_tables import cell
-from benchmarks.tokenizers import about, append, read
 from taming_jax import load_vqgan
 from taming_jax.compilation import keep_programs
 from taming_jax.data import shapes
@@ -45,25 +42,22 @@ def main() -> None:
     """Runs what is missing, or prints what is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="shapes", choices=DATA)
-    parser.add_argument("--variants", type=_names, default=list(VARIANTS))
-    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
+    parser.add_argument("--variants", type=trials.names, default=list(VARIANTS))
+    parser.add_argument("--seeds", type=trials.numbers, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print, run nothing")
     arguments = parser.parse_args()
-    wanted = list(trials(arguments))
-    known = {line["settings"]: line for line in read(arguments.results)}
+    found, missing = trials.measured(every_trial(arguments), arguments.results)
     if arguments.table:
-        found = [known[t["settings"]] for t in wanted if t["settings"] in known]
         print(tables(found))
         return
-    missing = [trial for trial in wanted if trial["settings"] not in known]
-    print(f"{len(missing)} of {len(wanted)} trials are missing", flush=True)
+    print(f"{len(missing)} of {len(missing + found)} trials are missing", flush=True)
     if missing:
         sweep(missing, arguments.results)
 
 
-def trials(arguments: argparse.Namespace) -> Iterator[dict]:
+def every_trial(arguments: argparse.Namespace) -> Iterator[dict]:
     """Every trial that is asked for: variant by variant, then seed by seed.
 
     Raises:
@@ -75,8 +69,7 @@ def trials(arguments: argparse.Namespace) -> Iterator[dict]:
         recipe = section(variant, arguments.steps, codes, len(shapes.CLASSES))
         parts(recipe, codes, len(shapes.CLASSES))  # or say what is wrong with it
         trial = {"data": arguments.data, "seed": seed}
-        text = json.dumps(common | trial | {"section": recipe}, sort_keys=True)
-        digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        digest = trials.digest(common | trial | {"section": recipe})
         trial |= {"variant": variant, "steps": arguments.steps, "settings": digest}
         yield trial | {"section": recipe}
 
@@ -90,7 +83,7 @@ def sweep(missing: Sequence[dict], results: Path) -> None:
         trial = dict(trial)
         figures = prior_trial.run(trial.pop("section"), coded, trial["seed"])
         wall = time.perf_counter() - began
-        append(results, trial | about() | {"wall": wall} | figures)
+        trials.append(results, trial | trials.about() | {"wall": wall} | figures)
         shown = ("bits_per_token", "frechet", "accuracy", "seconds")
         brief = ", ".join(f"{name} {figures[name]:.3g}" for name in shown)
         name = f"{trial['variant']} seed {trial['seed']}"
@@ -131,14 +124,6 @@ def _table(lines: Sequence[Mapping], signed: bool = False) -> str:
         ]
         rows.append([variant, *cells, str(len(these))])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",")
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -12,19 +12,14 @@ docs/recipes.md. Quiet cores are wanted for the seconds only.
 
 import argparse
 import datetime
-import hashlib
 import itertools
-import json
-import platform
 import time
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from benchmarks import tokenizer_tables, tokenizer_trial
+from benchmarks import tokenizer_tables, tokenizer_trial, trials
 from benchmarks.tokenizer_variants import VARIANTS, section
 from taming_jax.compilation import keep_programs
 from taming_jax.models.vqgan import VQGAN
@@ -38,28 +33,23 @@ def main() -> None:
     """Runs what is missing, or prints what is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="shapes", choices=DATA)
-    parser.add_argument("--variants", type=_names, default=list(VARIANTS))
-    parser.add_argument("--sizes", type=_numbers, default=[256, 1_024, 16_384])
-    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
+    parser.add_argument("--variants", type=trials.names, default=list(VARIANTS))
+    parser.add_argument("--sizes", type=trials.numbers, default=[256, 1_024, 16_384])
+    parser.add_argument("--seeds", type=trials.numbers, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print, run nothing")
     arguments = parser.parse_args()
-    wanted = list(trials(arguments))
-    lines = read(arguments.results)
+    found, missing = trials.measured(every_trial(arguments), arguments.results)
     if arguments.table:
-        known = {line["settings"]: line for line in lines}
-        found = [known[t["settings"]] | t for t in wanted if t["settings"] in known]
         print(tokenizer_tables.tables(found))
         return
-    done = {line["settings"] for line in lines}
-    missing = [trial for trial in wanted if trial["settings"] not in done]
-    print(f"{len(missing)} of {len(wanted)} trials are missing", flush=True)
+    print(f"{len(missing)} of {len(missing + found)} trials are missing", flush=True)
     if missing:
         sweep(missing, arguments.results)
 
 
-def trials(arguments: argparse.Namespace) -> Iterator[dict]:
+def every_trial(arguments: argparse.Namespace) -> Iterator[dict]:
     """Every trial that is asked for: seed by seed, in the order of the variants.
 
     Raises:
@@ -87,8 +77,7 @@ def digest(trial: Mapping) -> str:
         "section": recipe,
         **tokenizer_trial.settings(),
     }
-    text = json.dumps(depends_on, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return trials.digest(depends_on)
 
 
 def sweep(missing: list[dict], results: Path) -> None:
@@ -101,7 +90,7 @@ def sweep(missing: list[dict], results: Path) -> None:
         recipe = section(trial["variant"], trial["codes"], trial["steps"])
         figures = tokenizer_trial.run(recipe, pictures, trial["seed"])
         walls.append(time.perf_counter() - began)
-        append(results, trial | about() | {"wall": walls[-1]} | figures)
+        trials.append(results, trial | trials.about() | {"wall": walls[-1]} | figures)
         left = datetime.timedelta(
             seconds=round(np.mean(walls) * (len(missing) - number - 1))
         )
@@ -110,41 +99,9 @@ def sweep(missing: list[dict], results: Path) -> None:
         print(f"{name}: {_brief(figures)}; {spent}", flush=True)
 
 
-def about() -> dict[str, str]:
-    """When, where and with what."""
-    return {
-        "date": datetime.date.today().isoformat(),
-        "device": f"{jax.devices()[0].device_kind}, {platform.machine()}",
-        **{name: version(name) for name in ("jax", "flax", "numpy")},
-    }
-
-
-def read(results: Path) -> list[dict]:
-    """The lines of a file of results; none where there is no file."""
-    if not results.exists():
-        return []
-    return [json.loads(line) for line in results.read_text().splitlines()]
-
-
-def append(results: Path, line: Mapping) -> None:
-    """Adds a line, whole or, if the process is killed, not at all."""
-    line = {k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()}
-    results.parent.mkdir(parents=True, exist_ok=True)
-    with results.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-
-
 def _brief(figures: Mapping) -> str:
     shown = ("psnr", "usage", "perplexity", "frechet", "bits_per_token", "seconds")
     return ", ".join(f"{k} {figures[k]:.3g}" for k in shown if k in figures)
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",")
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":
