@@ -9,6 +9,7 @@ Legend: B pictures, S and s pixels along a side, C channels.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -69,8 +70,12 @@ class LowResolution:
         return made
 
     @property
+    def grid(self) -> Sides:
+        return (self.side, self.side)
+
+    @property
     def length(self) -> int:
-        return self.side**2
+        return math.prod(self.grid)
 
     @property
     def size(self) -> int:
@@ -112,7 +117,7 @@ class LowResolution:
         sides = windows.larger(self.side, shape, window)
         asked = self.checked(given, sides)
         grid = self._grid(asked, asked.shape[1] // sides[0])
-        return windows.Part(grid, window, (self.side, self.side))
+        return windows.Part(grid, window, self.grid)
 
     def _grid(self, asked, part: int, key=None) -> Tokens:
         """A token for each part x part pixels: int32 [B,h,w]."""
@@ -182,8 +187,12 @@ class Coordinates:
         return ("coordinates",) if self.cut else ("image",)
 
     @property
+    def grid(self) -> Sides:
+        return (self.image_size // self.stride,) * 2
+
+    @property
     def length(self) -> int:
-        return (self.image_size // self.stride) ** 2
+        return math.prod(self.grid)
 
     @property
     def size(self) -> int:
@@ -222,7 +231,7 @@ class Coordinates:
         """What windows are told of the coordinates of pictures of `shape` codes."""
         sides = windows.larger(self.image_size, shape, window)
         grid = quantize(self.checked(given, sides), self.stride, self.steps)
-        return windows.Part(grid, window, (self.image_size // self.stride,) * 2)
+        return windows.Part(grid, window, self.grid)
 
     def missing(self) -> str:
         """What to say where nothing was given."""

@@ -5,7 +5,8 @@
     what people give     --checked---+
 
 A kind has `length` tokens for a picture, each below its `size`; which tokens of the
-whole vocabulary these are is not its affair. What is asked for has the form in which
+whole vocabulary these are is not its affair. Where they lie on the picture, `grid` says
+in how many rows and columns; None: they do not. What is asked for has the form in which
 people give it, said in each class; all but labels can `draw` it. Here are labels and
 maps that a tokenizer of their own turns into codes; `direct` and `objects` have those
 that need none, which say what of them is `kept` beside codes on disk: "entries",
@@ -16,6 +17,7 @@ Legend: B pictures, n tokens of each, S or s pixels along a side.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -83,6 +85,7 @@ class Label:
 
     options: ClassVar = ()
     entries: ClassVar = ("label",)
+    grid: ClassVar = (1, 1)
     length: ClassVar = 1
 
     @classmethod
@@ -185,8 +188,12 @@ class CodedMap:
         return (self.input[0],)
 
     @property
+    def grid(self) -> Sides:
+        return (self.side // self.stride,) * 2
+
+    @property
     def length(self) -> int:
-        return (self.side // self.stride) ** 2
+        return math.prod(self.grid)
 
     def of_batch(self, batch: Mapping) -> Any:
         if "condition_codes" in batch:
@@ -233,8 +240,7 @@ class CodedMap:
             windows.larger(side, shape, window) for side in (self.image_size, self.side)
         )
         codes = self._codes(self.checked(given, sides), reduced)
-        told = (self.side // self.stride,) * 2
-        return windows.Part(jnp.asarray(codes, jnp.int32), window, told)
+        return windows.Part(jnp.asarray(codes, jnp.int32), window, self.grid)
 
     def _codes(self, asked, sides: Sides, variables=None) -> Codes:
         """Of maps, reduced to such sides."""

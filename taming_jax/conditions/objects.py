@@ -45,6 +45,7 @@ class Boxes:
     options: ClassVar = ("objects", "vocabulary")
     entries: ClassVar = ("boxes", "box_classes")
     kept: ClassVar = "entries"
+    grid: ClassVar = None
 
     def __post_init__(self):
         self.layout  # noqa: B018 (it raises what it has to say)
@@ -136,6 +137,7 @@ class Keypoints:
     options: ClassVar = ("objects", "sections")
     entries: ClassVar = ("keypoints",)
     kept: ClassVar = "entries"
+    grid: ClassVar = None
 
     @classmethod
     def of(cls, data: Data, kind: str, **options) -> "Keypoints":

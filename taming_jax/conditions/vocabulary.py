@@ -79,6 +79,18 @@ class Vocabulary:
         return sum(condition.length for condition in self.told.values()) or 1
 
     @property
+    def grids(self) -> tuple[tuple[int, int, int], ...]:
+        """What lies on the picture: (first condition token, rows, columns) of each."""
+        if not self.told:
+            return ((0, 1, 1),)
+        found, first = [], 0
+        for condition in self.told.values():
+            if condition.grid:
+                found.append((first, *condition.grid))
+            first += condition.length
+        return tuple(found)
+
+    @property
     def entries(self) -> tuple[str, ...]:
         """Of an example, which a batch has to bring."""
         names = [e for condition in self.told.values() for e in condition.entries]

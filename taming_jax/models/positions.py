@@ -32,6 +32,32 @@ def homes(places, prefix: int, shuffle=None) -> jax.Array:
     return jnp.where(places < prefix, places, prefix + shuffle[:, image])
 
 
+def targets(places, prefix: int, shuffle=None) -> jax.Array:
+    """Which image token, in the model's own order, is to come after places: [t], [B,t].
+
+    Below 0 where that is another condition token; N or more where there is none.
+    """
+    return homes(places + 1, prefix, shuffle) - prefix
+
+
+def told(model, target) -> list[jax.Array]:
+    """Which condition token lies where the image token `target` [t] or [B,t] stands.
+
+    Numbers of condition tokens, int32 as `target`, for each of `condition_grids`. A
+    coarser grid stretches over that of the codes. Where there is no such image token
+    they mean nothing.
+    """
+    height, width = model.grid or (model.length, 1)  # any, for a grid of one token
+    place = jnp.clip(target, 0, height * width - 1)
+    if model.order is not None:
+        place = jnp.asarray(model.order)[place]
+    row, column = jnp.divmod(place, width)
+    return [
+        first + row * rows // height * columns + column * columns // width
+        for first, rows, columns in model.condition_grids
+    ]
+
+
 def above(grid: Grid, prefix: int, order: Sequence[int] | None) -> np.ndarray:
     """For each place, that of the code above the one to come, int32 [prefix + N].
 

@@ -25,6 +25,7 @@ from jax import lax
 
 from taming_jax.models import positions
 from taming_jax.models.attention import INITIAL, NORMS, Block
+from taming_jax.models.embedding import embed
 from taming_jax.models.fields import DTYPES, strict
 from taming_jax.models.transformer_fields import check_fields, check_shuffle
 from taming_jax.units import Tokens
@@ -77,7 +78,10 @@ class Transformer(nn.Module):
     tied_head: the head's weights are the embeddings.
     head_size: logits are of the first so many tokens only; None: of all.
     zero_head: the head begins as zeros (LlamaGen).
-    condition_everywhere: add the one condition token's embedding at every place.
+    condition_everywhere: at every place add the embeddings of the condition tokens
+        that lie where the token to come stands: what a map says there, or one label.
+    condition_grids: what lies on the picture of the condition: (first token, rows,
+        columns), by rows. The default is one token for all of it.
     above: add an embedding of the code above the one to come, which is that of the
         place whose successor is asked for, one row up; small models learn sooner.
     remat: recompute blocks in the backward pass instead of keeping activations.
@@ -112,6 +116,7 @@ class Transformer(nn.Module):
     head_size: int | None = None
     zero_head: bool = False
     condition_everywhere: bool = False
+    condition_grids: Sequence[Sequence[int]] = ((0, 1, 1),)
     above: bool = False
     dropout: float = 0.0
     fused: bool = True
@@ -256,22 +261,7 @@ class Transformer(nn.Module):
         self, tokens, history, places, embeddings=None, shuffle=None, *, train: bool
     ):
         """Tokens [B,t] at places [t] or [B,t] of the history [B,S] -> float [B,t,D]."""
-        x = self.embedding[tokens]
-        if embeddings is not None:
-            x = jnp.concatenate([embeddings, x], axis=1)
-        if self.learned_positions:
-            x += self.positions[positions.homes(places, self.prefix, shuffle)]
-        if self.target_positions:
-            target = positions.homes(places + 1, self.prefix, shuffle) - self.prefix
-            vectors = self.targets[jnp.clip(target, 0, len(self.targets) - 1)]
-            x += jnp.where((target >= 0)[..., None], vectors, 0.0)
-        if self.condition_everywhere:
-            x += self.embedding[history[:, :1]]
-        if self.above:
-            over = positions.above(self.grid, self.prefix, self.order)
-            over = jnp.broadcast_to(jnp.asarray(over)[places], x.shape[:2])  # [B,t]
-            codes = jnp.take_along_axis(history, jnp.maximum(over, 0), axis=1)
-            x += jnp.where((over >= 0)[..., None], self.embedding_above[codes], 0.0)
+        x = embed(self, tokens, history, places, embeddings, shuffle)
         return self.drop(x.astype(DTYPES[self.dtype]), deterministic=not train)
 
     def _logits(self, x):

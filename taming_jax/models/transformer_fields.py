@@ -37,10 +37,8 @@ def check_fields(model) -> None:
         raise ValueError(
             "rotary, above and target_positions need grid=(height, width) of the codes"
         )
-    if model.condition_everywhere and model.prefix != 1:
-        raise ValueError(
-            f"condition_everywhere is for one condition token, not {model.prefix}"
-        )
+    if model.condition_everywhere:
+        _check_condition_grids(model)
     if model.order is not None:
         count = len(model.order) if model.grid is None else math.prod(model.grid)
         if sorted(model.order) != list(range(count)):
@@ -53,6 +51,26 @@ def check_fields(model) -> None:
             f"head_size={model.head_size}: there are vocab_size={model.vocab_size} "
             "tokens; give as many or fewer, or None"
         )
+
+
+def _check_condition_grids(model) -> None:
+    """Raises ValueError for a condition of which nothing lies on the picture."""
+    grids = model.condition_grids
+    if not grids:
+        raise ValueError(
+            "condition_everywhere is for labels and maps; nothing of this one lies "
+            "on the picture: set it to False"
+        )
+    if model.grid is None and any(tuple(sides) != (1, 1) for _, *sides in grids):
+        raise ValueError(
+            "condition_everywhere of a map needs grid=(height, width) of the codes"
+        )
+    for first, rows, columns in grids:
+        if first < 0 or min(rows, columns) < 1 or first + rows * columns > model.prefix:
+            raise ValueError(
+                f"condition_everywhere: a grid of {rows} x {columns} condition tokens "
+                f"from {first} on, and there are prefix={model.prefix}"
+            )
 
 
 def check_shuffle(model, shuffle) -> None:

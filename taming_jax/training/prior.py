@@ -187,6 +187,7 @@ def make_transformer(
         "prefix": prefix,
         "length": prefix + len(places) - (not shuffled),
         "order": None if is_raster(places) else tuple(places.tolist()),
+        "condition_grids": vocabulary.grids,
     }
     model = Transformer(grid=tuple(grid), **defaults | dict(settings))
     largest = model.head_size or model.vocab_size

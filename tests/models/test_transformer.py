@@ -18,6 +18,8 @@ SNAKE = (0, 1, 2, 5, 4, 3)
 MODERN = {"norm": "rms", "mlp": "relu2", "bias": False, "rotary": True}
 MODERN |= {"rotary_base": 20.0, "qk_norm": True, "tied_head": True, "above": True}
 MODERN |= {"condition_everywhere": True}
+TOLD = {"prefix": 4, "length": 9, "condition_everywhere": True}
+TOLD |= {"condition_grids": ((1, 1, 1), (2, 2, 1))}
 OPTIONS = {
     "paper": {},
     "modern": MODERN,
@@ -25,6 +27,7 @@ OPTIONS = {
     "rotary": {"rotary": True, "learned_positions": False, "prefix": 3, "length": 8},
     "above": {"above": True, "prefix": 2, "length": 7},
     "everywhere": {"condition_everywhere": True},
+    "told": MODERN | {"prefix": 7, "length": 12, "condition_grids": ((1, 2, 3),)},
     "deep": MODERN | {"layers": UNROLLED + 1, "width": 12},
     "grouped": {"heads": 6, "kv_heads": 2, "rotary": True, "rotary_grid": (4, 4)},
     "ordered": {"order": SNAKE, "rotary": True, "above": True},
@@ -248,6 +251,24 @@ def test_the_condition_reaches_every_place_at_once():
     assert_array_equal(dependencies(model, without_blocks), expected)
 
 
+def test_a_map_reaches_the_places_of_the_tokens_to_come():
+    """Token 1 is told of all, 2 and 3 of the upper and the lower row; 0 of no place."""
+    model = Transformer(**TINY | TOLD)
+    expected = np.eye(9, dtype=bool)
+    expected[3:, 1] = True
+    expected[[3, 4, 5], 2] = True
+    expected[[6, 7, 8], 3] = True
+    assert_array_equal(dependencies(model, without_blocks), expected)
+
+
+def test_a_finer_map_reaches_them_in_whatever_order_they_come():
+    told = {"prefix": 6, "length": 11, "condition_grids": ((0, 2, 3),)}
+    model = Transformer(**TINY | told, condition_everywhere=True, order=SNAKE)
+    expected = np.eye(11, dtype=bool)
+    expected[np.arange(5, 11), SNAKE] = True
+    assert_array_equal(dependencies(model, without_blocks), expected)
+
+
 def test_condition_tokens_do_not_turn():
     fields = {"rotary": True, "learned_positions": False, "prefix": 3, "length": 8}
     model = Transformer(**TINY | fields | {"layers": 1})
@@ -347,7 +368,9 @@ def shapes_of(model):
         ({"heads": 5}, "width=24 is not divided by heads=5"),
         ({"heads": 4, "rotary": True}, "multiple of 4, not 24 / 4"),
         ({"grid": None, "above": True}, r"need grid=\(height, width\)"),
-        ({"condition_everywhere": True, "prefix": 2}, "one condition token, not 2"),
+        ({"condition_everywhere": True, "condition_grids": ()}, "nothing of this one lies"),
+        (TOLD | {"prefix": 3}, "2 x 1 condition tokens from 2 on, and there are pref"),
+        (TOLD | {"grid": None, "order": None}, r"a map needs grid=\(height, width\)"),
         ({"kv_heads": 2}, "heads=3 do not share kv_heads=2 evenly"),
         ({"vanishing_condition": True}, "of rotary positions: set rotary=True"),
         ({"order": (0, 1, 2, 3, 4, 4)}, r"no permutation of the 6 places of a grid"),
