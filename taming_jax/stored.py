@@ -13,8 +13,6 @@ knows what the models are.
 import dataclasses
 import functools
 import json
-import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -23,20 +21,11 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from taming_jax import fingerprint, npz, soundness
+from taming_jax import fingerprint, npz
 from taming_jax.files import located, reached, write_json
-from taming_jax.soundness import DamagedError
-
-Best = tuple[str, str]  # a metric and 'max' or 'min'
+from taming_jax.ranking import Best, best_by, read_parts
 
 ASSETS = epath.Path(__file__).parent / "assets"
-# What a stage's best checkpoint is best by; class maps have an IoU in place of a PSNR.
-BEST_BY: dict[str, Best] = {
-    "vqgan": ("psnr", "max"),
-    "condition_vqgan": ("psnr", "max"),
-    "prior": ("loss", "min"),
-}
-BEST_OF_CLASSES: Best = ("mean_iou", "max")
 TOKENIZERS = ("vqgan", "condition_vqgan")
 # What is never rounded.
 _EXACT = ("params/quantizer/", "codebook/")
@@ -113,12 +102,6 @@ def stage_at(path: str | PurePath, wanted: str = "vqgan") -> str:
     return next(there, wanted)
 
 
-def best_by(config: Mapping[str, Any], stage: str) -> Best:
-    """The metric that ranks a stage's checkpoints, and 'max' or 'min'."""
-    classes = config[stage]["model"].get("classes")
-    return BEST_OF_CLASSES if classes else BEST_BY[stage]
-
-
 def bundled() -> tuple[str, ...]:
     """The names of the models that the package brings along."""
     if not ASSETS.is_dir():
@@ -173,14 +156,12 @@ def read_checkpoint(
     """The averaged weights of the newest checkpoint, or of the best by a metric.
 
     Returns:
-      (step, variables) as numpy arrays, whatever devices the checkpoint was written
-      from. Only these parts of it are read, and checked; a damaged checkpoint is left
-      out with a warning.
+      (step, variables) as numpy arrays: see `ranking.read_parts`.
 
     Raises:
       ValueError: if there is no checkpoint, or none that is sound.
     """
-    step, parts = _from_checkpoint(stage_dir, ("ema", "codebook"), best)
+    step, parts = read_parts(stage_dir, ("ema", "codebook"), best)
     return step, {"params": parts["ema"], "codebook": parts["codebook"]}
 
 
@@ -195,20 +176,12 @@ def read_discriminator(path: str | PurePath, stage: str) -> dict[str, Any] | Non
     if (directory / "weights.npz").exists():
         kept = directory / "discriminator.npz"
         return unflatten_dict(npz.read(kept), sep="/") if kept.exists() else None
-    _, parts = _from_checkpoint(directory, ("adversary",))
+    _, parts = read_parts(directory, ("adversary",))
     adversary = parts["adversary"]
     if not adversary:
         return None
     kept = adversary.get("stats", {}).get("batch_stats")
     return {"params": adversary["params"], **({"batch_stats": kept} if kept else {})}
-
-
-def score(metrics: Mapping[str, float], best: Best) -> float:
-    """Higher is better; the lowest of all where there is no such metric."""
-    name, direction = best
-    if name not in metrics:
-        return -math.inf
-    return metrics[name] if direction == "max" else -metrics[name]
 
 
 def write(
@@ -263,28 +236,6 @@ def write_parts(
     write_json(directory / "config.json", record)
 
 
-def _from_checkpoint(
-    stage_dir: str | PurePath, parts: tuple[str, ...], best: Best | None = None
-) -> tuple[int, dict[str, Any]]:
-    """Parts of the state, {} where it has none, in the newest sound checkpoint."""
-    directory = located(stage_dir) / "checkpoints"
-    if not directory.is_dir():
-        raise ValueError(f"{stage_dir} has no checkpoints: is it a run's directory?")
-    steps = soundness.steps_in(directory)
-    if not steps:
-        raise ValueError(f"{directory} holds no checkpoint yet: train first")
-    prefixes = tuple(f"{part}/" for part in parts)
-    for step, record in _ranked(directory, steps, best):
-        wanted = [p for p in record.arrays if p.startswith(prefixes)]
-        try:
-            arrays = soundness.read_arrays(directory / str(step), record, wanted)
-        except DamagedError as error:
-            warnings.warn(f"left out a damaged checkpoint, {error}", stacklevel=3)
-            continue
-        return step, {part: {} for part in parts} | unflatten_dict(arrays, sep="/")
-    raise ValueError(f"{directory}: every checkpoint is damaged; train again")
-
-
 def _directory(path: str | PurePath, stage: str) -> epath.Path | None:
     given = located(path)
     with reached(given, "the model"):
@@ -301,21 +252,6 @@ def _holds(directory: epath.Path, stage: str) -> bool:
     if directory.name == stage:
         return True
     return json.loads((directory / "config.json").read_text()).get("stage") == stage
-
-
-def _ranked(directory: epath.Path, steps: Iterable[int], best: Best | None):
-    """(step, record), the newest first; with `best` the best first, then the newest."""
-    records = {}
-    for step in sorted(steps, reverse=True):
-        try:
-            records[step] = soundness.read_record(directory / str(step))
-        except DamagedError as error:
-            warnings.warn(f"left out a damaged checkpoint, {error}", stacklevel=4)
-    if best is None:
-        return records.items()
-    return sorted(
-        records.items(), key=lambda pair: score(pair[1].metrics, best), reverse=True
-    )
 
 
 def _floating_as(array: np.ndarray, dtype) -> np.ndarray:

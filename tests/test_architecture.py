@@ -16,7 +16,7 @@ FLOORS = (
     | {"soundness", "units", "user_cache"},
     {"models"},
     {"conditions", "fingerprint", "guidance", "losses", "orders", "sampling"}
-    | {"stored", "tiling", "windows"},
+    | {"ranking", "stored", "tiling", "windows"},
     {"data", "interop", "metrics", "pretrained", "training"},
     {"cli", "__main__"},
 )

@@ -12,7 +12,7 @@ import tiny_run
 from etils import epath
 from numpy.testing import assert_array_equal
 
-from taming_jax import fingerprint, stored
+from taming_jax import fingerprint, ranking, stored
 from taming_jax.training.checkpoints import Checkpoints
 
 
@@ -81,7 +81,7 @@ def test_without_ratings_the_newest_is_the_best(tmp_path):
     ],
 )
 def test_higher_scores_are_better(metrics, best, expected):
-    assert stored.score(metrics, best) == expected
+    assert ranking.score(metrics, best) == expected
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):

@@ -23,8 +23,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from taming_jax import files, soundness
+from taming_jax.ranking import Best, score
 from taming_jax.soundness import DamagedError
-from taming_jax.stored import Best, score
 
 PORTION = 2**30  # bytes that a process reads at a time, to look whether they are sound
 

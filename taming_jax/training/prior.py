@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from taming_jax import stored
+from taming_jax import ranking
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary
 from taming_jax.conditions.kinds import Data
@@ -109,7 +109,7 @@ def make_prior_stage(
         keep=(*reads, "index"),
         terms=TERMS,
         shown=SHOWN,
-        best=stored.BEST_BY["prior"],
+        best=ranking.BEST_BY["prior"],
         abstract=meshes.abstract_with_shardings(abstract, shardings),
         init=lambda: start_from(
             recipe.init_from,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from taming_jax import processes, stored
+from taming_jax import processes, ranking
 from taming_jax.compilation import jit
 from taming_jax.interop.perceptual import load_perceptual
 from taming_jax.models.discriminator import Discriminator
@@ -102,7 +102,7 @@ def make_vqgan_stage(
         keep=(recipe.input.kind, "index"),
         terms=terms_of(model),
         shown=SHOWN_OF_CLASSES if model.classes else SHOWN,
-        best=stored.best_by(config, section),
+        best=ranking.best_by(config, section),
         abstract=meshes.abstract_with_shardings(shapes, shardings),
         init=lambda: start_from(
             recipe.init_from,

@@ -9,7 +9,7 @@ import pytest
 import tiny_run
 
 import taming_jax
-from taming_jax import cli, stored
+from taming_jax import cli, ranking, stored
 from taming_jax.files import write_json
 from taming_jax.training.checkpoints import Checkpoints
 
@@ -40,7 +40,7 @@ def add_prior(workdir, tokenizer=None):
     stage_dir.mkdir(parents=True)
     config = {**tiny_run.CONFIG, "prior": {"tokenizer": tokenizer}}
     write_json(stage_dir / "config.json", {"config": config, "facts": {"codes": 16}})
-    best = stored.BEST_BY["prior"]
+    best = ranking.BEST_BY["prior"]
     with Checkpoints(stage_dir / "checkpoints", keep=1, best=best) as checkpoints:
         state = {"ema": {"head": np.float32([1, 2, 1 / 3])}, "codebook": {}}
         checkpoints.save(9, state, {"loss": 1.0})

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from tiny_stage import CONFIG, map_section
 
-from taming_jax import cli, data, load_vqgan, maps, stored
+from taming_jax import cli, data, load_vqgan, maps, ranking, stored
 from taming_jax.cli.train import main
 from taming_jax.data.shapes import CLASSES
 from taming_jax.metrics.classes import mean_iou
@@ -100,7 +100,7 @@ def test_the_model_comes_back_from_any_of_its_paths(finished):
 def test_the_best_is_best_by_its_own_metric(finished):
     kind, _ = finished
     section = {STAGE: map_section(kind, CHANNELS[kind])}
-    assert stored.best_by(section, STAGE)[0] in FIGURES[kind]
+    assert ranking.best_by(section, STAGE)[0] in FIGURES[kind]
 
 
 def test_maps_come_back_in_the_units_they_went_in(finished):

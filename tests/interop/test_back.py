@@ -9,7 +9,7 @@ import yaml
 from golden import FOLDER, OF_NO_USE, golden
 from numpy.testing import assert_array_equal
 
-from taming_jax import stored
+from taming_jax import ranking, stored
 from taming_jax.files import write_json
 from taming_jax.interop import convert_back, convert_checkpoint
 from taming_jax.interop.checkpoint import open_checkpoint
@@ -195,7 +195,7 @@ def test_a_run_is_handed_back_with_its_discriminator(tmp_path):
     stage_dir = tmp_path / "run" / "vqgan"
     stage_dir.mkdir(parents=True)
     write_json(stage_dir / "config.json", {"config": begun.config})
-    best = stored.BEST_BY["vqgan"]
+    best = ranking.BEST_BY["vqgan"]
     with Checkpoints(stage_dir / "checkpoints", keep=1, best=best) as checkpoints:
         state = {"ema": begun.variables["params"], "adversary": adversary}
         checkpoints.save(5, state, {"psnr": 20.0})

@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 from tiny_stage import CONFIG, stage
 
 from taming_jax import processes, stored
-from taming_jax.stored import BEST_BY
+from taming_jax.ranking import BEST_BY
 from taming_jax.training import lease, workdir
 from taming_jax.training.checkpoints import Checkpoints
 from taming_jax.training.run import run
