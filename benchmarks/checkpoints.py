@@ -24,7 +24,8 @@ import jax
 from taming_jax import data, soundness
 from taming_jax.training.checkpoints import Checkpoints
 from taming_jax.training.mesh import batch_sharding, create_mesh
-from taming_jax.training.recipe import Mesh, plain
+from taming_jax.training.recipe import Mesh
+from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import make_vqgan_stage
 
 

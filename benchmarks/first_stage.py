@@ -34,7 +34,8 @@ from taming_jax.interop.tables import to_theirs
 from taming_jax.models.perceptual import STAGES
 from taming_jax.models.vqgan import VQGAN, decode_codes, encode_images
 from taming_jax.training.phases import Phase
-from taming_jax.training.recipe import VQGANRecipe, plain
+from taming_jax.training.recipe import VQGANRecipe
+from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import make_discriminator, make_init
 from taming_jax.training.vqgan_step import make_train_step
 

@@ -25,8 +25,9 @@ import jax
 from taming_jax import data
 from taming_jax.training import loop
 from taming_jax.training.mesh import batch_sharding, create_mesh
-from taming_jax.training.recipe import Mesh, plain
+from taming_jax.training.recipe import Mesh
 from taming_jax.training.run import SPLITS
+from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import make_vqgan_stage
 
 WARM_UP = 5  # steps that compile and fill the queues

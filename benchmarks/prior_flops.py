@@ -25,7 +25,8 @@ from taming_jax.conditions import Vocabulary
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training.prior import code_grid, make_init, make_transformer
 from taming_jax.training.prior_step import is_kernel, make_train_step
-from taming_jax.training.recipe import PriorRecipe, plain
+from taming_jax.training.recipe import PriorRecipe
+from taming_jax.training.sections import plain
 
 CLASSES = 1_000
 

@@ -22,7 +22,8 @@ from taming_jax.conditions import Vocabulary
 from taming_jax.models.transformer import Transformer
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training.prior import code_grid, make_transformer
-from taming_jax.training.recipe import PriorRecipe, plain
+from taming_jax.training.recipe import PriorRecipe
+from taming_jax.training.sections import plain
 
 LOOKED_UP = ("embedding", "embedding_above", "positions", "target_positions")
 

@@ -19,7 +19,8 @@ from configs import imagenet
 from taming_jax.models.perceptual import STAGES
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training.phases import Phase
-from taming_jax.training.recipe import VQGANRecipe, plain
+from taming_jax.training.recipe import VQGANRecipe
+from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import make_discriminator, make_init
 from taming_jax.training.vqgan_step import make_train_step
 

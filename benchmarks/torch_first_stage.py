@@ -15,11 +15,11 @@ import torch  # noqa: TID253 (this file is about it)
 import torch.nn.functional as nnf  # noqa: TID253
 
 from benchmarks.torch_networks import JUDGE, LPIPS, TorchNetworks
+from taming_jax.training.nll import IMAGE_TERMS
 from taming_jax.training.phases import Phase
 from taming_jax.training.recipe import VQGANRecipe
 
 LAST = "decoder.conv_out.weight"
-IMAGE_TERMS = ("l1", "l2", "difference", "sharpness", "perceptual")
 
 
 class TorchFirstStage(TorchNetworks):

@@ -26,8 +26,8 @@ from taming_jax.training.recipe import (
     PriorRecipe,
     VQGANRecipe,
     mesh_from_config,
-    plain,
 )
+from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import check_image_size, make_discriminator, make_init
 from taming_jax.training.vqgan_step import make_train_step
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from taming_jax import losses
 from taming_jax.models.discriminator import Discriminator
-from taming_jax.training.recipe import VQGANLoss
+from taming_jax.training.loss_weights import VQGANLoss
 from taming_jax.training.state import MEMORY
 
 

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from taming_jax.training.recipe import VQGANLoss
+from taming_jax.training.loss_weights import VQGANLoss
 from taming_jax.training.state import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict]]

@@ -20,25 +20,23 @@ import optax
 
 from taming_jax import losses
 from taming_jax.models.discriminator import Discriminator
-from taming_jax.models.perceptual import lpips
 from taming_jax.models.vqgan import LAST_KERNEL, VQGAN
 from taming_jax.training import adversary as adversaries
 from taming_jax.training.accumulation import accumulate
+from taming_jax.training.loss_weights import VQGANLoss
+from taming_jax.training.nll import (
+    CLASS_TERMS,
+    IMAGE_TERMS,
+    nll_of_classes,
+    nll_of_images,
+)
 from taming_jax.training.optimizer import apply_gradients, make_optimizer
 from taming_jax.training.phases import Phase
-from taming_jax.training.recipe import VQGANLoss, VQGANRecipe
-from taming_jax.training.state import (
-    Adversary,
-    TrainState,
-    advance,
-    ema_update,
-)
+from taming_jax.training.recipe import VQGANRecipe
+from taming_jax.training.state import Adversary, TrainState, advance, ema_update
 
 # What a key is for: keys are fold_in(fold_in(key(seed), step), PURPOSE).
 QUANTIZE, DROPOUT, REVIVE, SECOND_LOOK, PERCEPTUAL = range(5)
-
-IMAGE_TERMS = ("l1", "l2", "difference", "sharpness", "perceptual")
-CLASS_TERMS = ("cross_entropy",)
 
 # What still learns once the codes are frozen.
 DECODER_SIDE = ("decoder", "post_quant_conv")
@@ -166,7 +164,7 @@ def _differentiate(
     (x_hat, codebook_loss), pull, (quantized, codebook) = jax.vjp(
         generate, state.params, has_aux=True
     )
-    nll = _nll_of_classes if model.classes else _nll
+    nll = nll_of_classes if model.classes else nll_of_images
     (_, terms), nll_cotangent = jax.value_and_grad(nll, argnums=1, has_aux=True)(
         x, x_hat, loss, perceptual, rngs["perceptual"]
     )
@@ -193,27 +191,6 @@ def _reconstruct(model: VQGAN, params, codebook, inputs, step, rngs):
         inputs, train=True, step=step, rngs=rngs, mutable=["codebook"],
     )  # fmt: skip
     return x_hat, quantized, moved["codebook"]
-
-
-def _nll(x, x_hat, loss: VQGANLoss, perceptual, key):
-    """Weighted sum of what the reconstruction is wrong about, and its terms."""
-    terms = {
-        "l1": losses.l1_loss(x=x, x_hat=x_hat),
-        "l2": losses.l2_loss(x=x, x_hat=x_hat),
-        "difference": losses.difference_loss(x=x, x_hat=x_hat),
-        "sharpness": losses.sharpness_loss(x=x, x_hat=x_hat),
-        "perceptual": jnp.zeros(()),
-    }
-    if loss.perceptual_weight > 0:
-        dropout = {"dropout": loss.perceptual_dropout, "key": key}
-        terms["perceptual"] = lpips(perceptual, x, x_hat, **dropout).mean()
-    return sum(getattr(loss, f"{name}_weight") * terms[name] for name in terms), terms
-
-
-def _nll_of_classes(x, x_hat, loss: VQGANLoss, perceptual, key):
-    del loss, perceptual, key  # which are of images
-    cross_entropy = losses.cross_entropy_loss(one_hot=x, logits=x_hat)
-    return cross_entropy, {"cross_entropy": cross_entropy}
 
 
 def _ask(loss: VQGANLoss, model, discriminator, phase, state, stats, x, x_hat):

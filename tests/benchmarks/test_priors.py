@@ -20,7 +20,7 @@ from benchmarks.prior_variants import (
 from benchmarks.tokenizer_prior import ROWS, Coded
 from configs import shapes
 from taming_jax.metrics.frechet import fit_gaussian
-from taming_jax.training.recipe import plain
+from taming_jax.training.sections import plain
 
 CODES, CLASSES = 512, 10
 

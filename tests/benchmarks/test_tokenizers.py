@@ -19,7 +19,8 @@ from benchmarks import (
 from benchmarks.tokenizer_variants import VARIANTS, changed, section
 from configs import shapes
 from taming_jax.models.vqgan import VQGAN
-from taming_jax.training.recipe import VQGANRecipe, plain
+from taming_jax.training.recipe import VQGANRecipe
+from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import make_discriminator, make_init
 
 # What the default's section has another value of than the card that it follows: its

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.models.discriminator import Discriminator
 from taming_jax.training.adversary import begin_memory, judge, remember
-from taming_jax.training.recipe import VQGANLoss
+from taming_jax.training.loss_weights import VQGANLoss
 
 RNG = np.random.default_rng(0)
 X, X_HAT = (RNG.normal(size=(4, 2, 3, 1)).astype(np.float32) for _ in range(2))

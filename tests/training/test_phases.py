@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from taming_jax.training.loss_weights import VQGANLoss
 from taming_jax.training.phases import Phase, by_phase, phase_at
-from taming_jax.training.recipe import VQGANLoss
 
 ALONE, JUDGED, FROZEN = Phase(False, False), Phase(True, False), Phase(True, True)
 LOSS = VQGANLoss(disc_start=2, decoder_only_start=4).resolved(steps=6)

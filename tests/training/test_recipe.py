@@ -2,13 +2,9 @@ import pytest
 from ml_collections import ConfigDict
 from tiny_stage import SECTION
 
-from taming_jax.training.recipe import (
-    NEVER,
-    Mesh,
-    VQGANRecipe,
-    mesh_from_config,
-    plain,
-)
+from taming_jax.training.loss_weights import NEVER
+from taming_jax.training.recipe import Mesh, VQGANRecipe, mesh_from_config
+from taming_jax.training.sections import plain
 
 
 def recipe(**changes):
