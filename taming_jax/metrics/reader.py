@@ -49,7 +49,7 @@ class Reader:
     card: Mapping[str, Any]
 
     def __call__(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
-        """Pictures -> what they show, under the names of READS.
+        """Pictures -> what they show, under the names of what it was made to read.
 
         segmentation int [B,S,S]; depth, edges [B,S,S] in [0,1]; keypoints [B,S,S,P],
         highest where a point of that name is.
@@ -58,21 +58,30 @@ class Reader:
         return {name: np.asarray(values) for name, values in read.items()}
 
 
-def reader_of(train, *, directory, seed: int = 0, recipe=Recipe()) -> Reader:
+def reader_of(
+    train, *, directory, seed: int = 0, reads=READS, recipe=Recipe()
+) -> Reader:
     """The reader kept in `directory`, or a new one if that is of other data.
 
     Args:
       train: the source that it learns from.
       directory: of its two files; made if it is not there.
       seed: of the initial weights and of the order of the examples.
+      reads: names of READS: all that it learns to read. Crops have no keypoints.
       recipe: how a new one is made.
 
     Raises:
       ValueError: if the data have no maps to be read.
     """
-    if missing := [name for name in READS if name not in train.example_spec]:
+    if not reads or (unknown := set(reads) - set(READS)):
         raise ValueError(
-            f"a reader learns {', '.join(READS)}, and these data have no "
+            f"a reader of {', '.join(sorted(unknown)) if reads else 'nothing'}: name "
+            f"what it is to read, of {', '.join(READS)}"
+        )
+    reads = tuple(name for name in READS if name in reads)
+    if missing := [name for name in reads if name not in train.example_spec]:
+        raise ValueError(
+            f"a reader learns {', '.join(reads)}, and these data have no "
             f"{', '.join(missing)}: measure without it"
         )
     identity = {
@@ -81,26 +90,32 @@ def reader_of(train, *, directory, seed: int = 0, recipe=Recipe()) -> Reader:
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
     }
+    if reads != READS:
+        identity["reads"] = reads
     identity, directory = kept.as_read_back(identity), epath.Path(directory)
-    points = train.example_spec["keypoints"].shape[1]
-    network = Network(len(train.class_names) + 1, points, recipe.widths)
+    regions = len(train.class_names) + 1
+    points = train.example_spec["keypoints"].shape[1] if "keypoints" in reads else 0
+    channels = {"segmentation": regions, "depth": 1, "edges": 1, "keypoints": points}
+    network = Network(tuple((name, channels[name]) for name in reads), recipe.widths)
     there = kept.load(directory, "reader")
     if there is not None and there[1]["identity"] == identity:
         return Reader(network, *there)
-    loss, keep = partial(_loss, network), ("image", *READS)
+    loss, keep = partial(_loss, network), ("image", *reads)
     params = trained(network, loss, recipe, train, keep=keep, seed=seed)
     card = kept.save(directory, "reader", params, {"identity": identity})
     return Reader(network, params, card)
 
 
 class Network(nn.Module):
-    """Images -> logits of classes, depth, edges and points, at every pixel.
+    """Images -> logits at every pixel: of classes, depth, edges, points, or some.
 
     Down three times and up again, with what was seen on the way down beside it.
+
+    reads: (name, channels) of each; depth and edges have one, and no axis for it.
+    widths: of its levels.
     """
 
-    regions: int
-    points: int
+    reads: tuple[tuple[str, int], ...]
     widths: tuple[int, ...]
 
     @nn.compact
@@ -113,12 +128,12 @@ class Network(nn.Module):
         for width, beside in zip(self.widths[-2::-1], seen[-2::-1], strict=True):
             x = depth_to_space(nn.Conv(4 * width, (1, 1))(x), 2)
             x = self._block(jnp.concatenate([x, beside], axis=-1), width)
-        x = depth_to_space(nn.Conv(4 * (self.regions + 2 + self.points), (3, 3))(x), 2)
+        names, channels = zip(*self.reads, strict=True)
+        x = depth_to_space(nn.Conv(4 * sum(channels), (3, 3))(x), 2)
+        parts = jnp.split(x, np.cumsum(channels)[:-1], axis=-1)
         return {
-            "segmentation": x[..., : self.regions],
-            "depth": x[..., self.regions],
-            "edges": x[..., self.regions + 1],
-            "keypoints": x[..., self.regions + 2 :],
+            name: part[..., 0] if name in ("depth", "edges") else part
+            for name, part in zip(names, parts, strict=True)
         }
 
     def _block(self, x, width: int, stride: int = 1):
@@ -129,12 +144,7 @@ class Network(nn.Module):
 @partial(jax.jit, static_argnums=0)
 def _read(network, params, pictures):
     out = network.apply({"params": params}, from_uint8(pictures))
-    return {
-        "segmentation": out["segmentation"].argmax(-1).astype(jnp.int32),
-        "depth": jax.nn.sigmoid(out["depth"]),
-        "edges": jax.nn.sigmoid(out["edges"]),
-        "keypoints": out["keypoints"],
-    }
+    return {name: _SAYS[name](logits) for name, logits in out.items()}
 
 
 def heat_of(keypoints, size: int) -> jax.Array:
@@ -150,11 +160,36 @@ def heat_of(keypoints, size: int) -> jax.Array:
 
 def _loss(network, params, batch):
     out = network.apply({"params": params}, from_uint8(batch["image"]))
+    return sum(_LOSSES[name](logits, batch[name]) for name, logits in out.items())
+
+
+def _of_classes(logits, asked):
     entropy = optax.softmax_cross_entropy_with_integer_labels
-    heat = heat_of(batch["keypoints"], batch["image"].shape[1])
-    return (
-        entropy(out["segmentation"], batch["segmentation"]).mean()
-        + 2.0 * jnp.abs(jax.nn.sigmoid(out["depth"]) - batch["depth"]).mean()
-        + optax.sigmoid_binary_cross_entropy(out["edges"], batch["edges"]).mean()
-        + 5.0 * optax.sigmoid_binary_cross_entropy(out["keypoints"], heat).mean()
-    )
+    return entropy(logits, asked).mean()
+
+
+def _of_depth(logits, asked):
+    return 2.0 * jnp.abs(jax.nn.sigmoid(logits) - asked).mean()
+
+
+def _of_edges(logits, asked):
+    return optax.sigmoid_binary_cross_entropy(logits, asked).mean()
+
+
+def _of_keypoints(logits, asked):
+    heat = heat_of(asked, logits.shape[1])
+    return 5.0 * optax.sigmoid_binary_cross_entropy(logits, heat).mean()
+
+
+_LOSSES = {
+    "segmentation": _of_classes,
+    "depth": _of_depth,
+    "edges": _of_edges,
+    "keypoints": _of_keypoints,
+}
+_SAYS = {  # what is read, of logits
+    "segmentation": lambda logits: logits.argmax(-1).astype(jnp.int32),
+    "depth": jax.nn.sigmoid,
+    "edges": jax.nn.sigmoid,
+    "keypoints": lambda logits: logits,
+}

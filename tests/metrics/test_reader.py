@@ -66,6 +66,30 @@ def test_data_without_maps_cannot_be_read(tmp_path):
         reader_of(Plain(), directory=tmp_path)
 
 
+def test_of_crops_it_reads_what_they_have(tmp_path):
+    crops = data.open_source(DATA | {"zoom": 2}, "train")
+    with pytest.raises(ValueError, match="have no keypoints"):
+        reader_of(crops, directory=tmp_path / "all")
+    recipe = dataclasses.replace(QUICK, steps=2)
+    reader = reader_of(
+        crops, directory=tmp_path, reads=["edges", "segmentation"], recipe=recipe
+    )
+    shown = crops.read(np.arange(3), None, ["image"])["image"]
+    read = reader(shown)
+    assert {name: values.shape for name, values in read.items()} == {
+        "segmentation": (3, 16, 16),
+        "edges": (3, 16, 16),
+    }
+    assert read["segmentation"].dtype == np.int32
+
+
+def test_what_nobody_can_read_is_refused(source, tmp_path):
+    with pytest.raises(ValueError, match="a reader of smell: name"):
+        reader_of(source, directory=tmp_path, reads=["smell"])
+    with pytest.raises(ValueError, match="reader of nothing"):
+        reader_of(source, directory=tmp_path, reads=[])
+
+
 def test_heat_is_one_at_a_point_in_sight_and_zero_for_a_hidden_one():
     points = np.zeros((1, 2, 2, 3), np.float32)
     points[0, 0, 0] = [4.5 / 8, 2.5 / 8, 1]
