@@ -158,8 +158,37 @@ def nearest(
     Raises:
       ValueError: if fewer than K of the source can be read.
     """
-    height, width = pictures.shape[1:3]
     params = jax.device_put({name: space.params for name, space in spaces.items()})
+    embed, pass_by = _programs(spaces)
+    queries = [
+        embed(params, pictures[start : start + batch_size])
+        for start in range(0, len(pictures), batch_size)
+    ]
+    queries = jax.tree.map(lambda *parts: jnp.concatenate(parts), *queries)
+    # Of vectors that lie around 0 products lose the least.
+    middle = jax.tree.map(lambda vectors: vectors.mean(0), queries)
+    queries = jax.tree.map(jnp.subtract, queries, middle)
+    shape = len(pictures), count
+    none = jnp.full(shape, jnp.inf, jnp.float32), jnp.full(shape, -1, jnp.int32)
+    best = dict.fromkeys(spaces, none)
+    height, width = pictures.shape[1:3]
+    for batch in shares.eval_batches(
+        source, batch_size=batch_size, keep=("image", "index"), count=None
+    ):
+        passing = batch["image"][:, :height, :width]
+        indices = batch["index"].astype(np.int32)
+        best = pass_by(params, queries, middle, best, passing, indices)
+    found = {name: _of_all_processes(*best[name]) for name in spaces}
+    if any((part.indices < 0).any() for part in found.values()):
+        raise ValueError(
+            f"{count} neighbours, and fewer of the {len(source)} training pictures can "
+            "be read: ask for fewer"
+        )
+    return found
+
+
+def _programs(spaces: Mapping[str, Space]) -> tuple[Callable, Callable]:
+    """By the spaces' params: pictures -> vectors [B, D], and a batch that passes by."""
 
     def embed(params, pictures):
         images = from_uint8(pictures)
@@ -174,31 +203,7 @@ def nearest(
             for name in spaces
         }
 
-    embed_all, pass_all = (jit(part, convolutions=True) for part in (embed, pass_by))
-    queries = [
-        embed_all(params, pictures[start : start + batch_size])
-        for start in range(0, len(pictures), batch_size)
-    ]
-    queries = jax.tree.map(lambda *parts: jnp.concatenate(parts), *queries)
-    # Of vectors that lie around 0 products lose the least.
-    middle = jax.tree.map(lambda vectors: vectors.mean(0), queries)
-    queries = jax.tree.map(jnp.subtract, queries, middle)
-    shape = len(pictures), count
-    none = jnp.full(shape, jnp.inf, jnp.float32), jnp.full(shape, -1, jnp.int32)
-    best = dict.fromkeys(spaces, none)
-    for batch in shares.eval_batches(
-        source, batch_size=batch_size, keep=("image", "index"), count=None
-    ):
-        passing = batch["image"][:, :height, :width]
-        indices = batch["index"].astype(np.int32)
-        best = pass_all(params, queries, middle, best, passing, indices)
-    found = {name: _of_all_processes(*best[name]) for name in spaces}
-    if any((part.indices < 0).any() for part in found.values()):
-        raise ValueError(
-            f"{count} neighbours, and fewer of the {len(source)} training pictures can "
-            "be read: ask for fewer"
-        )
-    return found
+    return jit(embed, convolutions=True), jit(pass_by, convolutions=True)
 
 
 def _nearer(best, queries, vectors, indices):

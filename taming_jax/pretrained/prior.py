@@ -161,64 +161,31 @@ class PretrainedPrior:
         Raises:
           ValueError: for what this prior cannot do; it says what it can.
         """
-        if shape is not None:
-            shape = requests.sides("shape", shape)
-        if given is not None:
-            grid = None if self.any_grid else shape or self.grid
-            given = requests.grids(given, grid, range(-1, self.vocabulary.codes))
-            shape = shape or given.shape[1:]
-        shape = shape or self.grid
+        shape, given = self._grid_of(shape, given)
         windows = windowed.asked(self, shape, window, window_stride, window_center)
-        guided = guidance != 1
-        requests.check_guidance(
-            guidance, guidance_schedule, self._recipe.label_dropout > 0
-        )
+        knows_nothing = self._recipe.label_dropout > 0
+        requests.check_guidance(guidance, guidance_schedule, knows_nothing)
         told = self._told(condition, windows)
-        keys, batch = requests.keys(key, batch, told, given)
+        keys = requests.keys(key, batch, told, given)
         if given is not None:
-            requests.check_given(given.shape[1:], shape)
-            if late := requests.late_codes(given, None if windows else self._order):
+            order = None if windows else self._order
+            if late := requests.late_codes(given, order):
                 warnings.warn(late, requests.LateCodes, stacklevel=2)
-        count = math.prod(shape)
+        guided, count = guidance != 1, math.prod(shape)
         strength = guidance_of(guidance, guidance_schedule, count) if guided else 1.0
         settings = {
+            "guided": guided,
+            "given": given,
+            "guidance": strength,
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
             "greedy": greedy,
-            "guidance": strength,
         }
         if windows:
-            return windowed.draw(
-                self,
-                keys,
-                told,
-                windows,
-                guided=guided,
-                given=given,
-                mesh=self._mesh,
-                **settings,
-            )
-        nothing = self.vocabulary.no_label(batch)
-        prefix = nothing if told is None else told
-        unguided = nothing if guided else None
-        requests.check_places(shape, prefix.shape[1], self.module.length)
-        given = None if given is None else image_tokens(given, self._order)
-        keys, prefix, unguided, given = meshes.placed(
-            (keys, prefix, unguided, given), self._mesh
-        )
-        tokens = sample_tokens(
-            self.module,
-            self.params,
-            keys,
-            prefix,
-            count=count,
-            codes=self.vocabulary.codes,
-            unguided_prefix=unguided,
-            given=given,
-            **settings,
-        )
-        return codes_of(tokens, shape, self._order)
+            mesh = self._mesh
+            return windowed.draw(self, keys, told, windows, mesh=mesh, **settings)
+        return self._draw(keys, told, shape, **settings)
 
     def generate(self, key, condition: Any = None, **settings) -> Images:
         """`sample`, then decode: images [B, H, W, C] in [-1, 1]; keywords as there.
@@ -243,6 +210,41 @@ class PretrainedPrior:
                 "--tokenizer DIR, where DIR has the tokenizer, converted"
             )
         return self.vqgan
+
+    def _grid_of(self, shape, given) -> tuple[tuple[int, int], Codes | None]:
+        """The grid that is to be drawn, and the codes that are given of it."""
+        if shape is not None:
+            shape = requests.sides("shape", shape)
+        if given is None:
+            return shape or self.grid, None
+        grid = None if self.any_grid else shape or self.grid
+        given = requests.grids(given, grid, range(-1, self.vocabulary.codes))
+        shape = shape or given.shape[1:]
+        requests.check_given(given.shape[1:], shape)
+        return shape, given
+
+    def _draw(self, keys, told, shape, *, guided, given, **settings) -> Codes:
+        """Codes int32 [B, h, w] of a grid that there are positions for, by keys [B]."""
+        nothing = self.vocabulary.no_label(len(keys))
+        prefix = nothing if told is None else told
+        unguided = nothing if guided else None
+        requests.check_places(shape, prefix.shape[1], self.module.length)
+        given = None if given is None else image_tokens(given, self._order)
+        keys, prefix, unguided, given = meshes.placed(
+            (keys, prefix, unguided, given), self._mesh
+        )
+        tokens = sample_tokens(
+            self.module,
+            self.params,
+            keys,
+            prefix,
+            count=math.prod(shape),
+            codes=self.vocabulary.codes,
+            unguided_prefix=unguided,
+            given=given,
+            **settings,
+        )
+        return codes_of(tokens, shape, self._order)
 
     def _told(self, condition, windows: Windows | None):
         """Condition tokens, or, with windows, what each of them is told."""

@@ -130,8 +130,8 @@ def _rows(told) -> int:
     return len(jax.tree.leaves(told)[0])
 
 
-def keys(key, batch: int | None, condition, given) -> tuple[jax.Array, int]:
-    """One key, or keys [B], and all else that has B rows -> (keys [B], B).
+def keys(key, batch: int | None, condition, given) -> jax.Array:
+    """One key, or keys [B], and all else that has B rows -> keys [B].
 
     Of one key, sample i gets fold_in(key, i).
 
@@ -152,6 +152,4 @@ def keys(key, batch: int | None, condition, given) -> tuple[jax.Array, int]:
             "keys or given codes, all of one length"
         )
     (size,) = set(sizes.values())
-    if jnp.ndim(key) == 0:
-        key = sample_keys(key, size)
-    return key, size
+    return sample_keys(key, size) if jnp.ndim(key) == 0 else key
