@@ -1,3 +1,5 @@
+"""The discriminator against the original's, in training and in evaluation."""
+
 from functools import partial
 
 import jax
@@ -13,12 +15,7 @@ from taming_jax.interop.actnorm import joined
 from taming_jax.interop.names import DISCRIMINATOR, DISCRIMINATOR_ACTNORM
 from taming_jax.interop.tables import to_theirs
 from taming_jax.losses import ADVERSARIAL_LOSSES, generator_loss
-from taming_jax.models.discriminator import (
-    ActNorm,
-    Discriminator,
-    SpectralNorm,
-    blurred,
-)
+from taming_jax.models.discriminator import Discriminator
 
 BATCH = "06_discriminator_batchnorm", "batch", DISCRIMINATOR
 ACT = "06_discriminator_actnorm", "act", DISCRIMINATOR_ACTNORM
@@ -128,54 +125,6 @@ def test_actnorm_keeps_to_its_first_batch():
     jax.tree.map(assert_array_equal, after_y, after_x)
 
 
-@pytest.fixture(scope="module")
-def actnorm():
-    """Golden 06, and what an ActNorm becomes by its first and by a second batch."""
-    case = golden("06_actnorm")
-    x = nhwc(case.inputs["x"])
-    y, variables = ActNorm().init_with_output(jax.random.key(0), x, train=False)
-    assert_array_equal(y, x)  # nothing seen, nothing done
-    apply = partial(ActNorm().apply, train=True, mutable=["batch_stats"])
-    y, first = apply(variables, x)
-    y_second, second = apply(variables | first, x / 2 + 1)  # as recorded
-    return case, y, y_second, variables | first, variables | second
-
-
-def affine(variables):
-    """The two halves of loc and scale together."""
-    params, stats = variables["params"], variables["batch_stats"]
-    return params["loc"] + stats["loc"], params["scale"] + stats["scale"]
-
-
-def test_actnorm_maps_its_first_and_later_batches_as_the_originals(actnorm):
-    case, y, y_second, first, _ = actnorm
-    y_2d = ActNorm().apply(first, case.inputs["x2"], train=False)
-    assert_allclose(y, nhwc(case.outputs["y"]), **case.tolerance("y"))
-    expected = nhwc(case.outputs["y_second"])
-    assert_allclose(y_second, expected, **case.tolerance("y_second"))
-    assert_allclose(y_2d, case.outputs["y_2d"], **case.tolerance("y_2d"))
-
-
-def test_actnorm_learns_the_originals_map_from_its_first_batch(actnorm):
-    case, _, _, first, second = actnorm
-    assert first["batch_stats"]["seen"] == case.outputs["initialized"]
-    loc, scale = affine(first)
-    assert_allclose(loc, case.outputs["loc"].ravel(), **case.tolerance("loc"))
-    assert_allclose(scale, case.outputs["scale"].ravel(), **case.tolerance("scale"))
-    expected = case.outputs["loc_second"].ravel()
-    assert_allclose(affine(second)[0], expected, **case.tolerance("loc_second"))
-
-
-def test_actnorms_map_has_the_originals_inverse_and_determinant(actnorm):
-    case, y, _, first, _ = actnorm
-    loc, scale = affine(first)
-    reverse, places = y / scale - loc, y[0, ..., 0].size
-    tolerance = case.tolerance("reverse")
-    assert_allclose(reverse, nhwc(case.outputs["reverse"]), **tolerance)
-    logdet = np.full(len(y), places * jnp.log(jnp.abs(scale)).sum())
-    assert_allclose(logdet, case.outputs["logdet"], **case.tolerance("logdet"))
-
-
 def test_after_training_logits_equal_the_originals_in_evaluation():
     case, net, variables = original(*BATCH)
     *_, (_, after), _ = train(case, net, variables, "vanilla")
@@ -252,114 +201,6 @@ def test_an_unknown_normalisation_is_refused_with_the_known_ones():
         ValueError, match=r"no norm 'batchnorm'.*allowed: batch, act, none"
     ):
         Discriminator(norm="batchnorm")
-
-
-@pytest.mark.parametrize("taps", [3, 4])
-def test_a_blur_leaves_what_is_flat_up_to_the_border(taps):
-    flat = jnp.full((1, 5, 6, 2), 0.7)
-    assert_allclose(blurred(flat, taps), flat, rtol=1e-6)  # sums of weights
-
-
-@pytest.mark.parametrize("taps", [3, 4])
-def test_a_blur_takes_the_finest_pattern_away(taps):
-    """Which half as many places would take for something else."""
-    board = (-1.0) ** np.add.outer(np.arange(8), np.arange(8))[None, :, :, None]
-    assert_array_equal(blurred(board, taps)[:, 2:-2, 2:-2], 0)
-
-
-@pytest.mark.parametrize(
-    ("taps", "row"), [(3, [0, 1, 2, 1, 0, 0]), (4, [1, 3, 3, 1, 0, 0])]
-)
-def test_a_blur_spreads_a_dot_binomially_and_wherever_it_is(taps, row):
-    dot = np.zeros((1, 6, 7, 1), np.float32)
-    dot[0, 2, 2, 0] = np.sum(row) ** 2
-    spread = blurred(dot, taps)[0, :, :, 0]
-    assert_array_equal(spread, np.outer(row, [*row, 0]))
-    moved = blurred(np.roll(dot, 1, axis=2), taps)[0, :, :, 0]
-    assert_array_equal(moved, np.roll(spread, 1, axis=1))
-
-
-@pytest.mark.parametrize("taps", [3, 4])
-def test_to_blur_before_a_stride_is_to_blur_after_the_convolution(taps):
-    net = Discriminator(channels=4, layers=1, norm="none", blur=taps)
-    x = jax.random.normal(jax.random.key(0), (1, 24, 24, 3))
-    variables = net.init(jax.random.key(1), x, train=False)
-    _, seen = net.apply(variables, x, train=False, capture_intermediates=True)
-    (ours,) = seen["intermediates"]["conv_0"]["__call__"]
-    kernel, bias = variables["params"]["conv_0"].values()
-    full = jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    after = blurred(full + bias, taps)[:, ::2, ::2]
-    inner = slice(3, -3)  # borders are made differently
-    assert_allclose(ours[:, inner, inner], after[:, inner, inner], atol=1e-5)
-
-
-def spectral(rounds, kernel):
-    """SpectralNorm after so many training passes: (its result, its variables)."""
-    norm = SpectralNorm()
-    variables = norm.init(jax.random.key(0), kernel, train=False)
-    pass_ = jax.jit(partial(norm.apply, train=True, mutable=["batch_stats"]))
-    for _ in range(rounds):
-        y, variables = pass_(variables, kernel)
-    return y, variables
-
-
-KERNEL = np.random.default_rng(0).standard_normal((4, 4, 3, 8)).astype(np.float32)
-SINGULAR = np.linalg.svd(KERNEL.reshape(-1, 8).astype(np.float64), compute_uv=False)
-
-
-def test_a_kernels_norm_becomes_one_as_its_largest_singular_value_is_found():
-    y, variables = spectral(60, KERNEL)
-    # What is left of the others after r rounds is (s2 / s1)^4r of the error.
-    assert (SINGULAR[1] / SINGULAR[0]) ** 240 < 1e-6
-    assert_allclose(y, KERNEL / SINGULAR[0], rtol=1e-5)
-    evaluated = SpectralNorm().apply(variables, KERNEL, train=False)
-    assert_allclose(evaluated, y, rtol=1e-5)
-
-
-def test_one_training_pass_is_one_round_of_power_iteration():
-    w, u = KERNEL.reshape(-1, 8).T.astype(np.float64), np.full(8, 8**-0.5)
-    y, variables = spectral(1, KERNEL)
-    v = w.T @ u / np.linalg.norm(w.T @ u)
-    u = w @ v / np.linalg.norm(w @ v)
-    assert_allclose(variables["batch_stats"]["u"], u, rtol=1e-5)
-    assert_allclose(y, KERNEL / (u @ w @ v), rtol=1e-5)
-
-
-def test_a_divided_kernel_has_no_gradient_along_itself():
-    """Its length makes no difference any more."""
-    _, variables = spectral(5, KERNEL)
-    cotangent = np.random.default_rng(1).standard_normal(KERNEL.shape)
-
-    def look(kernel):
-        return (SpectralNorm().apply(variables, kernel, train=False) * cotangent).sum()
-
-    gradient = jax.grad(look)(KERNEL)
-    scale = np.linalg.norm(gradient) * np.linalg.norm(KERNEL)
-    assert_allclose((gradient * KERNEL).sum() / scale, 0, atol=1e-6)
-
-
-def test_with_spectral_norm_every_kernel_is_divided_and_bfloat16_divides_in_float32():
-    net = Discriminator(channels=4, layers=1, spectral_norm=True, dtype=jnp.bfloat16)
-    x = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
-    variables = net.init(jax.random.key(1), x, train=True)
-    stats = flatten_dict(variables["batch_stats"], sep="/")
-    vectors = {name: u.dtype for name, u in stats.items() if name.endswith("u")}
-    kept = {f"conv_{n}/spectral_norm/u": jnp.float32 for n in range(3)}
-    assert vectors == kept
-    longer = jax.tree.map(lambda p: p, variables)
-    for layer in ("conv_0", "conv_1", "conv_2"):
-        kernel = variables["params"][layer]["kernel"]
-        longer["params"][layer] |= {"kernel": 4 * kernel}  # exact in float32
-    look = partial(net.apply, train=False)
-    assert_array_equal(look(longer, x), look(variables, x))
-
-
-@pytest.mark.parametrize("blur", [1, 2, 5, -3])
-def test_a_blur_of_other_taps_is_refused(blur):
-    with pytest.raises(ValueError, match=rf"no blur of {blur} taps; allowed: 0, 3, 4"):
-        Discriminator(blur=blur)
 
 
 @pytest.mark.devices(4)

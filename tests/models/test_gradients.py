@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from taming_jax.models.gradients import GRADIENTS, rotated, straight_through
+from taming_jax.models.gradients import (
+    GRADIENTS,
+    rotated,
+    straight_through,
+    unit_length,
+)
 from taming_jax.models.quantizers import EMA, L2, VQ, Online, SimVQ
 
 Z = jax.random.normal(jax.random.key(0), (3, 4, 5))
@@ -17,6 +22,11 @@ PROBE = jax.random.normal(jax.random.key(2), (3, 4, 5))
 def test_the_value_is_blended(name, share):
     value = GRADIENTS[name](Z, Q, share)
     assert_allclose(value, Z + share * (Q - Z), rtol=0, atol=1e-6)
+
+
+def test_the_straight_through_gradient_is_that_of_the_latents():
+    _, pull = jax.vjp(lambda z: straight_through(z, Q, 1.0), Z)
+    assert_array_equal(pull(PROBE)[0], PROBE)
 
 
 def reflection(direction):
@@ -85,3 +95,9 @@ def test_quantizers_by_distance_pass_gradients_in_either_way(quantizer):
 def test_another_way_is_refused():
     with pytest.raises(ValueError, match=r"VQ has no gradient 'rotate'.*'rotation'"):
         VQ(8, 4, gradient="rotate")
+
+
+def test_unit_length_of_zero_is_zero_with_a_finite_gradient():
+    value, pull = jax.vjp(unit_length, jnp.zeros(3))
+    assert_array_equal(value, np.zeros(3))
+    assert jnp.isfinite(pull(jnp.ones(3))[0]).all()

@@ -42,6 +42,11 @@ def test_the_nearest_code_is_the_nearest(chunk):
     assert_array_equal(codes.ravel(), distances(Z, TABLE).argmin(-1))
 
 
+def test_the_first_of_two_equally_near_codes_is_taken():
+    table = jnp.array([[5.0], [1.0], [1.0], [-1.0]])
+    assert_array_equal(nearest(jnp.array([[1.0], [0.0]]), table), [1, 1])
+
+
 def test_the_best_code_has_the_highest_score(chunk):
     scores = np.float64(Z) @ np.float64(TABLE).T + BIAS
     assert_array_equal(best(Z, TABLE, BIAS), scores.argmax(-1))
