@@ -56,16 +56,29 @@ class Golden:
 def golden(name: str) -> Golden:
     """Read the reference data `name`, such as "01_encoder"."""
     entry = json.loads((FOLDER / "index.json").read_text())["files"][f"{name}.npz"]
+    return _read(name, deviations=entry["float32_vs_float64"])
+
+
+def llamagens(part: str) -> Golden:
+    """Read what LlamaGen computed, by its "vq" or its "gpt": golden 15, likewise.
+
+    Its config has the arguments of both. The reference data ask for a tolerance of
+    1e-4; differences were below 1e-5.
+    """
+    return _read("15_llamagen", f"{part}/", deviations={})
+
+
+def _read(name: str, prefix: str = "", **deviations) -> Golden:
     with np.load(FOLDER / f"{name}.npz") as arrays:
 
         def under(kind):
-            return {
-                k.removeprefix(kind): arrays[k] for k in arrays if k.startswith(kind)
-            }
+            begin = prefix + kind
+            named = (key for key in arrays if key.startswith(begin))
+            return {key.removeprefix(begin): arrays[key] for key in named}
 
         config = json.loads(str(arrays["config"]))
         parts = under("in/"), under("out/"), under("out64/"), under("sd/")
-    return Golden(config, *parts, deviations=entry["float32_vs_float64"])
+    return Golden(config, *parts, **deviations)
 
 
 def nhwc(images: np.ndarray) -> np.ndarray:

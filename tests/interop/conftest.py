@@ -1,11 +1,14 @@
-"""Reads files that mean harm, and watches what they do."""
+"""Files that mean harm, read and watched; and a published prior, converted once."""
 
 import resource
 import sys
 import time
 
 import pytest
+from golden import FOLDER
 
+import taming_jax
+from taming_jax.interop import convert_checkpoint
 from taming_jax.interop.checkpoint import open_checkpoint
 
 SECONDS, MEGABYTES = 20.0, 700  # on busy machines; most need a hundredth of that
@@ -44,3 +47,11 @@ def _peak() -> float:
     """The most memory that this process has had, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+@pytest.fixture(scope="session")
+def depth(tmp_path_factory):
+    """Golden 13: a prior of the original that is told depth, with both tokenizers."""
+    output = tmp_path_factory.mktemp("net2net") / "out"
+    convert_checkpoint(FOLDER / "13_net2net.ckpt", FOLDER / "13_net2net.yaml", output)
+    return taming_jax.load_prior(output)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_run
 import yaml
-from golden import FOLDER, OF_NO_USE, golden
+from golden import FOLDER, OF_NO_USE, golden, llamagens
 from numpy.testing import assert_array_equal
 
 from taming_jax import ranking, stored
@@ -18,6 +18,7 @@ from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.training.checkpoints import Checkpoints
 
 OF_NO_USE = (*OF_NO_USE, "num_batches_tracked")
+LLAMAGEN = llamagens("vq")
 
 
 def test_the_originals_model_comes_back(tmp_path):
@@ -30,30 +31,21 @@ def test_the_originals_model_comes_back(tmp_path):
     assert_same(content, golden("13_vqmodel_ckpt").weights)
 
 
-def llamagens():
-    """(weights by LlamaGen's names, its arguments), of golden 15."""
-    with np.load(FOLDER / "15_llamagen.npz") as file:
-        arguments = json.loads(str(file["config"]))["vq"]
-        begin = "vq/sd/"
-        names = [name for name in file.files if name.startswith(begin)]
-        return {name.removeprefix(begin): file[name] for name in names}, arguments
-
-
 def test_llamagens_model_comes_back(tmp_path):
-    weights, arguments = llamagens()
+    weights, arguments = LLAMAGEN.weights, LLAMAGEN.config["vq"]
     write_torch(tmp_path / "vq.pt", {"model": weights})
     convert_checkpoint(tmp_path / "vq.pt", {"vq": arguments}, tmp_path / "ours")
     convert_back(tmp_path / "ours", tmp_path / "theirs.pt")
     counts = {"quantize.codebook_used": np.zeros(65_536, np.float32)}
     assert_same(open_checkpoint(tmp_path / "theirs.pt"), weights | counts)
     config = yaml.safe_load((tmp_path / "theirs.yaml").read_text())["vq"]
-    arguments.pop("code_margin")  # a fact of the reference data
-    assert config == arguments
+    fact = {"code_margin": arguments["code_margin"]}  # of the reference data
+    assert config | fact == arguments
 
 
 def test_codes_of_length_one_are_llamagens_by_either_name(tmp_path):
     """Trained here as `l2`, which is `vq` with `normalize`."""
-    weights, arguments = llamagens()
+    weights, arguments = LLAMAGEN.weights, LLAMAGEN.config["vq"]
     write_torch(tmp_path / "vq.pt", {"model": weights})
     convert_checkpoint(tmp_path / "vq.pt", {"vq": arguments}, tmp_path / "ours")
     path = tmp_path / "ours" / "vqgan" / "config.json"
@@ -72,7 +64,7 @@ def test_codes_of_length_one_are_llamagens_by_either_name(tmp_path):
 
 def test_llamagens_discriminator_goes_where_its_programs_look(tmp_path):
     """Their model takes no tensors but its own."""
-    weights, arguments = llamagens()
+    weights, arguments = LLAMAGEN.weights, LLAMAGEN.config["vq"]
     judge = golden("06_discriminator_batchnorm").weights
     content = {"model": weights, "discriminator": judge, "steps": 7}
     write_torch(tmp_path / "vq.pt", content)

@@ -1,12 +1,10 @@
 """Priors handed back: theirs -> ours -> theirs is equal, tensor for tensor."""
 
-import json
-
 import numpy as np
 import pytest
 import tiny_run
 import yaml
-from golden import FOLDER, OF_NO_USE, golden
+from golden import FOLDER, OF_NO_USE, golden, llamagens
 from numpy.testing import assert_array_equal
 
 from taming_jax import cli, load_prior, stored
@@ -86,11 +84,8 @@ def test_its_order_comes_back(tmp_path):
 def llamagen(tmp_path_factory):
     """(golden 15's transformer converted, its weights, its arguments)."""
     path = tmp_path_factory.mktemp("llamagen")
-    with np.load(FOLDER / "15_llamagen.npz") as file:
-        arguments = json.loads(str(file["config"]))["gpt"]
-        prefix = "gpt/sd/"
-        names = [name for name in file.files if name.startswith(prefix)]
-        weights = {name.removeprefix(prefix): file[name] for name in names}
+    case = llamagens("gpt")
+    weights, arguments = case.weights, case.config["gpt"]
     write_torch(path / "gpt.pt", {"model": weights, "steps": 300})
     convert_checkpoint(path / "gpt.pt", {"gpt": arguments}, path / "ours")
     return path / "ours", weights, arguments

@@ -7,7 +7,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from golden import FOLDER, golden, nhwc
+from golden import FOLDER, golden, llamagens, nhwc
 from jax.sharding import AxisType
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -122,27 +122,24 @@ def test_both_tokenizers_of_a_transformer_are_converted(tmp_path):
 
 
 def test_llamagens_tokenizer_equals_the_original(tmp_path):
-    """Tolerance: 1e-4, as the reference data ask for; differences were below 1e-5."""
-    with np.load(FOLDER / "15_llamagen.npz") as file:
-        case = {name: file[name] for name in file if name.startswith("vq/")}
-        arguments = json.loads(str(file["config"]))["vq"]
-    weights = {k.removeprefix("vq/sd/"): v for k, v in case.items() if "/sd/" in k}
-    weights["quantize.codebook_used"] = np.zeros(65_536, np.float32)
-    write_torch(tmp_path / "vq.pt", {"model": weights})
-    convert_checkpoint(tmp_path / "vq.pt", {"vq": arguments}, tmp_path / "out")
+    case = llamagens("vq")
+    counts = {"quantize.codebook_used": np.zeros(65_536, np.float32)}
+    write_torch(tmp_path / "vq.pt", {"model": case.weights | counts})
+    arguments = {"vq": case.config["vq"]}
+    convert_checkpoint(tmp_path / "vq.pt", arguments, tmp_path / "out")
     vqgan = taming_jax.load_vqgan(tmp_path / "out")
     variables = {"params": vqgan.params}
     apply = jax.jit(partial(vqgan.module.apply, train=False))
-    images, quantized = apply(variables, nhwc(case["vq/in/x"]))
-    assert_array_equal(np.ravel(quantized.codes), case["vq/out/indices"])
+    images, quantized = apply(variables, nhwc(case.inputs["x"]))
+    assert_array_equal(np.ravel(quantized.codes), case.outputs["indices"])
     encode = jax.jit(partial(vqgan.module.apply, method="latents"))
-    latents = encode(variables, nhwc(case["vq/in/x"]))  # not yet of length 1
-    assert_allclose(latents, nhwc(case["vq/out/prequant"]), atol=1e-4)
-    assert_allclose(images, nhwc(case["vq/out/reconstruction"]), atol=1e-4)
+    latents = encode(variables, nhwc(case.inputs["x"]))  # not yet of length 1
+    assert_allclose(latents, nhwc(case.outputs["prequant"]), atol=1e-4)
+    assert_allclose(images, nhwc(case.outputs["reconstruction"]), atol=1e-4)
     decode = jax.jit(partial(vqgan.module.apply, method="decode"))
     decoded = decode(variables, quantized.codes)
-    assert_allclose(decoded, nhwc(case["vq/out/decode_code"]), atol=1e-4)
-    loss = case["vq/out/vq_loss"] + case["vq/out/commit_loss"]
+    assert_allclose(decoded, nhwc(case.outputs["decode_code"]), atol=1e-4)
+    loss = case.outputs["vq_loss"] + case.outputs["commit_loss"]
     assert_allclose(quantized.loss, loss, atol=1e-4)
 
 

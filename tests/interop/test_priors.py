@@ -1,14 +1,11 @@
 """Published priors, converted: what they computed there, they compute here."""
 
-import dataclasses
 import importlib.util
-import json
-import shutil
 
 import jax
 import numpy as np
 import pytest
-from golden import FOLDER, golden, nhwc
+from golden import golden, llamagens, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
 
 import taming_jax
@@ -29,17 +26,7 @@ GRID = (6, 8)  # of the pictures that golden 13 holds
 CODES = NET2NET.outputs["z_indices"].reshape(2, *GRID).astype(np.int32)
 DEPTH = NET2NET.outputs["c_indices"].astype(np.int32)
 CLASSES = golden("09_net2net_classcond")
-with np.load(FOLDER / "15_llamagen.npz") as file:
-    LLAMAGEN = {name: file[name] for name in file}
-    ARGUMENTS = json.loads(str(LLAMAGEN["config"]))
-
-
-@pytest.fixture(scope="module")
-def depth(tmp_path_factory):
-    """Golden 13: a prior of the original that is told depth, with both tokenizers."""
-    output = tmp_path_factory.mktemp("net2net") / "out"
-    convert_checkpoint(FOLDER / "13_net2net.ckpt", FOLDER / "13_net2net.yaml", output)
-    return taming_jax.load_prior(output)
+LLAMAGEN = llamagens("gpt")
 
 
 def class_conditional(path, *, order=None, **changes):
@@ -60,19 +47,13 @@ def labelled(tmp_path_factory):
     return class_conditional(tmp_path_factory.mktemp("labelled"))
 
 
-def llamagen_weights(part):
-    prefix = f"{part}/sd/"
-    named = LLAMAGEN.items()
-    return {k.removeprefix(prefix): v for k, v in named if k.startswith(prefix)}
-
-
 @pytest.fixture(scope="module")
 def llamagen(tmp_path_factory):
     """Golden 15's transformer, as several processes would have saved it, alone."""
     path = tmp_path_factory.mktemp("llamagen")
-    weights = {f"module.{k}": v for k, v in llamagen_weights("gpt").items()}
+    weights = {f"module.{k}": v for k, v in LLAMAGEN.weights.items()}
     write_torch(path / "gpt.pt", {"module": weights, "steps": 300})
-    convert_checkpoint(path / "gpt.pt", {"gpt": ARGUMENTS["gpt"]}, path / "out")
+    convert_checkpoint(path / "gpt.pt", {"gpt": LLAMAGEN.config["gpt"]}, path / "out")
     return taming_jax.load_prior(path / "out")
 
 
@@ -189,16 +170,16 @@ def test_tokens_are_in_the_order_of_the_permuter(tmp_path, labelled, kept):
 
 def test_llamagens_logits_equal_the_originals(llamagen):
     """Those of no class, label 6, too. Tolerance: as the reference data ask for."""
-    tokens = LLAMAGEN["gpt/in/tokens"].reshape(3, 4, 4).astype(np.int32)
-    logits = llamagen.logits(tokens, LLAMAGEN["gpt/in/labels"])
-    assert_allclose(logits, LLAMAGEN["gpt/out/logits"], rtol=0, atol=1e-4)
+    tokens = LLAMAGEN.inputs["tokens"].reshape(3, 4, 4).astype(np.int32)
+    logits = llamagen.logits(tokens, LLAMAGEN.inputs["labels"])
+    assert_allclose(logits, LLAMAGEN.outputs["logits"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "guidance"), [("plain", 1.0), ("cfg2", 2.0)])
 def test_llamagens_greedy_codes_equal_the_originals(llamagen, name, guidance):
-    labels = LLAMAGEN["gpt/in/greedy_labels"]
+    labels = LLAMAGEN.inputs["greedy_labels"]
     codes = llamagen.sample(KEY, labels, guidance=guidance, greedy=True)
-    assert_array_equal(codes.reshape(2, -1), LLAMAGEN[f"gpt/out/greedy_{name}"])
+    assert_array_equal(codes.reshape(2, -1), LLAMAGEN.outputs[f"greedy_{name}"])
 
 
 def test_without_a_tokenizer_pictures_are_refused_and_why_is_said(llamagen):
@@ -208,12 +189,12 @@ def test_without_a_tokenizer_pictures_are_refused_and_why_is_said(llamagen):
 
 
 def test_its_tokenizer_comes_from_elsewhere(tmp_path):
-    arguments = {"vq": ARGUMENTS["vq"] | {"codebook_size": 29}, "gpt": ARGUMENTS["gpt"]}
-    weights = llamagen_weights("vq")
+    config, weights = LLAMAGEN.config, llamagens("vq").weights
+    arguments = {"vq": config["vq"] | {"codebook_size": 29}, "gpt": config["gpt"]}
     weights["quantize.embedding.weight"] = weights["quantize.embedding.weight"][:29]
     write_torch(tmp_path / "vq.pt", {"model": weights})
     convert_checkpoint(tmp_path / "vq.pt", arguments, tmp_path / "vq")
-    write_torch(tmp_path / "gpt.pt", {"model": llamagen_weights("gpt")})
+    write_torch(tmp_path / "gpt.pt", {"model": LLAMAGEN.weights})
     made = tmp_path / "out", tmp_path / "vq"
     convert_checkpoint(tmp_path / "gpt.pt", arguments, *made)
     prior = taming_jax.load_prior(tmp_path / "out")
@@ -238,88 +219,3 @@ def test_training_begins_with_these_weights(request, name):
     model = make_transformer(recipe.model, vocabulary, prior.grid, recipe.order)
     state = jax.eval_shape(make_init(recipe, model), jax.random.key(0))
     check_start(recipe.init_from, state.params, "prior")
-
-
-# What cannot be.
-
-
-@pytest.mark.parametrize(
-    ("condition", "message"),
-    [
-        (None, r"is told depth, as tokens .* from 0 to 23, and was told nothing"),
-        (DEPTH + 9, r"told depth.*; the condition reaches from 10 to 26"),
-        (DEPTH / 2, r"told depth.*; the condition is float64 \(2, 16\)"),
-        (DEPTH[0], r"the condition is int32 \(16,\)"),
-        (np.tile(DEPTH, 2), r"32 condition tokens and 6 x 8 codes take 79 .* has 64"),
-    ],
-)
-def test_a_condition_that_cannot_be_is_refused(depth, condition, message):
-    with pytest.raises(ValueError, match=message):
-        depth.logits(CODES, condition)
-
-
-def changed(**changes):
-    params = CLASSES.config["params"]
-    node = params["transformer_config"]
-    gpt = node["params"] | changes.pop("gpt", {})
-    node = node | {"params": gpt} | changes.pop("node", {})
-    params = params | {"transformer_config": node} | changes
-    return {"model": {"target": "Net2NetTransformer", "params": params}}
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (changed(pkip=1), r"has no key 'pkip'; did you mean 'pkeep'\?"),
-        (changed(pkeep=0.0), r"pkeep=0\.0; it is a share"),
-        (changed(gpt={"n_layers": 2}), r"no key 'n_layers'; did you mean 'n_layer'\?"),
-        (changed(gpt={"n_head": "2"}), r"n_head is '2'; it takes a whole number"),
-        (changed(gpt={"n_head": 3}), r"width=32 is not divided by heads=3"),
-        (changed(gpt={"vocab_size": 12}), r"vocab_size=12 .*16 codes"),
-        (changed(node={"target": "CodeGPT"}), r"target is 'CodeGPT'; known is GPT"),
-        (changed(permuter_config={"target": "Hilbert"}), r"'Hilbert'; known are Ident"),
-        (
-            changed(
-                permuter_config={"target": "Subsample", "params": {"H": 6, "W": 6}}
-            ),
-            r"order='subsample' halves .* 6 x 6",
-        ),
-        (changed(gpt={"n_layer": 3}), r"wants transformer\.|wants blocks\.2\."),
-        (changed(gpt={"n_layer": 1}), r"the file has blocks\.1\."),
-    ],
-)
-def test_a_configuration_that_is_not_the_files_is_refused(tmp_path, config, message):
-    write_torch(tmp_path / "model.ckpt", {"state_dict": CLASSES.weights})
-    with pytest.raises(ValueError, match=message):
-        convert_checkpoint(tmp_path / "model.ckpt", config, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_tokenizer_of_another_size_is_refused(tmp_path, depth):
-    write_torch(tmp_path / "gpt.pt", {"model": llamagen_weights("gpt")})
-    arguments = {"gpt": ARGUMENTS["gpt"]}
-    tokenizer = depth.directory.parent
-    with pytest.raises(ValueError, match=r"has 24 codes, and the transformer draws 29"):
-        convert_checkpoint(tmp_path / "gpt.pt", arguments, tmp_path / "o", tokenizer)
-
-
-def test_a_second_tokenizer_is_refused(tmp_path, depth):
-    config = FOLDER / "13_net2net.yaml"
-    file, tokenizer = FOLDER / "13_net2net.ckpt", depth.directory.parent
-    with pytest.raises(ValueError, match="brings its own tokenizer along: leave it"):
-        convert_checkpoint(file, config, tmp_path / "out", tokenizer)
-
-
-def test_a_tokenizer_that_took_the_place_of_the_priors_is_refused(tmp_path, depth):
-    """Of as many codes and the same names: its fingerprint tells."""
-    shutil.copytree(depth.directory.parent, tmp_path / "out")
-    tokenizer = stored.read(tmp_path / "out", "vqgan")
-    params = dict(tokenizer.variables["params"])
-    table = params["quantizer"]["embedding"]
-    params["quantizer"] = {"embedding": table[::-1]}
-    other = dataclasses.replace(
-        tokenizer, variables={**tokenizer.variables, "params": params}
-    )
-    stored.write(tmp_path / "out" / "vqgan", other, dtype="float32", card={})
-    with pytest.raises(ValueError, match="codes of another tokenizer"):
-        taming_jax.load_prior(tmp_path / "out")

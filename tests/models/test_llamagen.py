@@ -1,16 +1,11 @@
-"""LlamaGen's transformer by fields of ours, against the numbers that it computed.
-
-Tolerance: 1e-4, as the reference data ask for; differences were below 1e-5.
-"""
-
-import json
+"""LlamaGen's transformer by fields of ours, against the numbers that it computed."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from golden import FOLDER
+from golden import llamagens
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.conditions import Vocabulary
@@ -21,10 +16,8 @@ from taming_jax.interop.tables import to_ours, to_theirs
 from taming_jax.sampling import sample_tokens
 from taming_jax.training.prior import make_transformer
 
-with np.load(FOLDER / "15_llamagen.npz") as file:
-    CASE = {name: file[name] for name in file if name.startswith("gpt/")}
-    CONFIG = json.loads(str(file["config"]))
-ARGUMENTS = CONFIG["gpt"]
+CASE = llamagens("gpt")
+ARGUMENTS = CASE.config["gpt"]
 PRIOR = from_llamagen_gpt(ARGUMENTS)
 VOCABULARY = Vocabulary(ARGUMENTS["vocab_size"], ARGUMENTS["num_classes"])
 MODEL = make_transformer(PRIOR.model, VOCABULARY, PRIOR.grid)
@@ -34,9 +27,8 @@ NAMES = names(ARGUMENTS["n_head"], None)
 def weights():
     """By LlamaGen's names, fused tensors apart."""
     named = {
-        name.removeprefix("gpt/sd/"): Tensor(array.dtype, array.shape, array.copy)
-        for name, array in CASE.items()
-        if "/sd/" in name
+        name: Tensor(array.dtype, array.shape, array.copy)
+        for name, array in CASE.weights.items()
     }
     apart = separated(named, ARGUMENTS["n_head"], None)
     return {name: tensor.read() for name, tensor in apart.items()}
@@ -45,23 +37,22 @@ def weights():
 PARAMS = to_ours(NAMES, weights())
 
 
-def integers(name):
-    return CASE[f"gpt/{name}"].astype(np.int32)
-
-
 def test_logits_and_loss_equal_the_originals():
-    labels, tokens = integers("in/labels"), integers("in/tokens")
+    labels, tokens = (np.int32(CASE.inputs[name]) for name in ("labels", "tokens"))
     sequence = jnp.concatenate([VOCABULARY.label_tokens(labels), tokens[:, :-1]], 1)
     logits = jax.jit(MODEL.apply)({"params": PARAMS}, sequence)
-    assert_allclose(logits, CASE["gpt/out/logits"], atol=1e-4)
+    assert_allclose(logits, CASE.outputs["logits"], atol=1e-4)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, tokens).mean()
-    assert_allclose(loss, CASE["gpt/out/loss"], atol=1e-4)
+    assert_allclose(loss, CASE.outputs["loss"], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", CONFIG["greedy"])
+@pytest.mark.parametrize("name", CASE.config["greedy"])
 def test_greedy_tokens_equal_the_originals(name):
     """With its interval n the first n + 2 tokens are guided."""
-    settings, labels = CONFIG["greedy"][name], integers("in/greedy_labels")
+    settings, labels = (
+        CASE.config["greedy"][name],
+        np.int32(CASE.inputs["greedy_labels"]),
+    )
     interval = f"interval:{settings['cfg_interval']}"
     tokens = sample_tokens(
         MODEL,
@@ -74,7 +65,7 @@ def test_greedy_tokens_equal_the_originals(name):
         guidance=guidance_of(settings["cfg_scale"], interval, 16),
         greedy=True,
     )
-    assert_array_equal(tokens, integers(f"out/greedy_{name}"))
+    assert_array_equal(tokens, CASE.outputs[f"greedy_{name}"])
 
 
 def test_every_tensor_comes_back_under_its_name():

@@ -15,9 +15,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose, assert_array_equal
 from tiny_stage import (
-    COUNTS,
     DISC_START,
-    FROZEN,
     FULL,
     build,
     gradients,
@@ -72,12 +70,12 @@ def gradient(loss, params):
     return jax.jit(jax.grad(loss))(params)
 
 
-def assert_trees_close(actual, expected, share=1e-5):
-    """Within `share` of each array's largest magnitude: rounding in float32."""
+def assert_trees_close(actual, expected):
+    """Within 1e-5 of each array's largest magnitude: rounding in float32."""
 
     def compare(path, a, b):
         name, scale = jax.tree_util.keystr(path), np.abs(b).max()
-        assert_allclose(a, b, rtol=0, atol=share * scale + 1e-9, err_msg=name)
+        assert_allclose(a, b, rtol=0, atol=1e-5 * scale + 1e-9, err_msg=name)
 
     jax.tree_util.tree_map_with_path(compare, actual, expected)
 
@@ -142,78 +140,6 @@ def test_the_discriminators_answers_are_counted_patch_by_patch():
     assert all(0 < share < 1 for share in expected[2:])
     measured = [metrics[name] for name in names]
     assert_allclose(measured, expected, rtol=1e-4, atol=1e-5)
-
-
-@functools.cache
-def history():
-    """States of steps 0 to 10 of one run, and the metrics between them."""
-    states, metrics = [random_state(build(), step=0)], []
-    for step in range(FROZEN + 1):
-        batch = {"image": pictures(4, seed=step)}
-        state, measured = stepping()(states[-1], batch)
-        states.append(state)
-        metrics.append(jax.device_get(measured))
-    return states, metrics
-
-
-def test_discriminator_is_untouched_before_its_start():
-    states, _ = history()
-    assert_trees_equal(states[DISC_START].adversary, states[0].adversary)
-
-
-def test_every_parameter_of_the_discriminator_learns_from_its_start():
-    states, _ = history()
-    before, after = (states[n].adversary.params for n in (DISC_START, DISC_START + 1))
-    assert all(
-        jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), before, after))
-    )
-
-
-def test_adversary_counts_from_its_start_over_its_ramp():
-    _, metrics = history()
-    counted = [m["adversarial_weight"] / (0.8 * m["adaptive_weight"]) for m in metrics]
-    ramp = [0] * COUNTS + [0.25, 0.5, 0.75, 1] + [1] * (FROZEN - FULL)
-    assert_allclose(counted, ramp, rtol=1e-6)
-
-
-@pytest.mark.parametrize("part", ["encoder", "quant_conv", "quantizer"])
-def test_codes_are_frozen_from_decoder_only_start(part):
-    states, _ = history()
-    assert_trees_equal(states[FROZEN + 1].params[part], states[FROZEN].params[part])
-
-
-@pytest.mark.parametrize("part", ["decoder", "post_quant_conv"])
-def test_decoder_goes_on_when_the_codes_are_frozen(part):
-    states, _ = history()
-    before, after = (states[n].params[part] for n in (FROZEN, FROZEN + 1))
-    assert all(
-        jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), before, after))
-    )
-
-
-def test_everything_learns_before_decoder_only_start():
-    states, _ = history()
-    before, after = (states[n].params for n in (FROZEN - 1, FROZEN))
-    assert all(
-        jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), before, after))
-    )
-
-
-def test_metrics_are_finite_at_every_step():
-    _, metrics = history()
-    assert all(np.isfinite(value) for m in metrics for value in m.values())
-
-
-def test_average_has_a_shorter_memory_at_first():
-    """Decay at step t: min(ema_decay, (1 + t) / (10 + t)), of parameters and codes."""
-    states, _ = history()
-    average = jax.tree.map(np.float64, states[0].params)
-    for step, state in enumerate(states[1:]):
-        decay = min(0.999, (1 + step) / (10 + step))
-        average = jax.tree.map(
-            lambda e, p, d=decay: d * e + (1 - d) * np.float64(p), average, state.params
-        )
-    assert_trees_close(states[-1].ema, average, share=1e-6)  # float32 against float64
 
 
 def test_regularisation_has_its_turns_and_remembers_them():
