@@ -6,8 +6,8 @@ Real pictures: reading and decoding the same files in full, reading and decoding
 to a square, the pipeline. Drawn pictures: rendering, the pipeline. All of them have as
 many threads as the pipeline takes, and take turns, so that a drift of the machine meets
 each; the best turn counts. CPU time tells the cost where other programs compete for the
-cores. Without --folder, photographs of scikit-image are written
-as JPEGs of 500 x 375 pixels, the usual size in ImageNet.
+cores. Without --folder, photographs of scikit-image are written as JPEGs of 500 x 375
+pixels, the usual size in ImageNet.
 """
 
 import argparse

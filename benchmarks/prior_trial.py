@@ -3,8 +3,7 @@
     codes, section, seed -> train -> bits per token of others; samples -> judged
 
 The codes are those of the tokenizer of `shapes` that comes along. The seed chooses
-first values, the order of the data and every draw; it is an argument of the compiled
-programs, so that other seeds run what one has compiled.
+first values, the order of the data and every draw.
 
 Legend: N pictures, h w grid of codes.
 """
@@ -13,22 +12,18 @@ import functools
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from benchmarks.coded_prior import ROWS, Coded, Programs, measured, ordered, programs
 from benchmarks.prior_variants import GRID, parts
-from benchmarks.tokenizer_prior import ROWS, Coded, ordered
-from benchmarks.tokenizer_trial import Pictures, judged, open_pictures
+from benchmarks.tokenizer_trial import Pictures, chunks, judged, open_pictures
 from benchmarks.tokenizer_variants import IMAGE_SIZE
 from taming_jax import data, load_vqgan
-from taming_jax.compilation import jit
 from taming_jax.pretrained import PretrainedVQGAN
-from taming_jax.sampling import sample_keys, sample_tokens
-from taming_jax.training import prior_step
-from taming_jax.training.prior import make_init
 from taming_jax.training.prior_pictures import sampling_arguments
 from taming_jax.units import Codes, from_uint8, to_uint8
 
@@ -82,25 +77,16 @@ def run(section: Mapping, coded: CodedPictures, seed: int) -> dict[str, float | 
     # As text, by which the programs of other seeds are found.
     prior = _programs(json.dumps(section, sort_keys=True), codes, classes)
     state, figures = train(prior, section, coded.train, seed)
-    nats = []
-    drawn = {"as_recipe": [], "plain": []}
-    for first in range(0, len(coded.val.codes), ROWS):
-        batch = coded.val[first : first + ROWS]
-        nats.append(np.asarray(prior.nll(state.ema, batch)))
-        key = jax.random.fold_in(jax.random.key(seed), first)
-        for how, codes_of in drawn.items():
-            codes_of.append(np.asarray(prior.draw[how](state.ema, key, batch)))
-    figures["bits_per_token"] = float(np.mean(nats) / np.log(2))
-    for how, codes_of in drawn.items():
-        grids = np.concatenate(codes_of).reshape(-1, *GRID)
-        shown = _decoded(coded.tokenizer, grids)
+    figures["bits_per_token"], drawn = measured(prior, state.ema, coded.val, seed)
+    for how, grids in drawn.items():
+        shown = chunks(lambda rows: to_uint8(coded.tokenizer.decode(rows)), grids)
         prefix = "" if how == "as_recipe" else f"{how}_"
         scores = judged(coded.pictures, shown)
         figures |= {f"{prefix}{name}": value for name, value in scores.items()}
     return figures
 
 
-def train(prior: "_Programs", section: Mapping, coded: Coded, seed: int):
+def train(prior: Programs, section: Mapping, coded: Coded, seed: int):
     """-> (the last state, what training took and how it went)."""
     state = prior.init(jax.random.key(seed))
     batches = ordered(np.arange(len(coded.codes)), section["batch_size"], seed)
@@ -119,50 +105,13 @@ def train(prior: "_Programs", section: Mapping, coded: Coded, seed: int):
     }
 
 
-class _Programs(NamedTuple):
-    """init(key), step(seed, state, batch), nll(params, batch), draw[how](...)."""
-
-    init: Callable
-    step: Callable
-    nll: Callable
-    draw: Mapping[str, Callable]
-
-
 @functools.lru_cache(maxsize=1)
-def _programs(section: str, codes: int, classes: int) -> _Programs:
+def _programs(section: str, codes: int, classes: int) -> Programs:
     recipe, vocabulary, model = parts(json.loads(section), codes, classes)
-
-    def step(seed, state, batch):
-        step = prior_step.make_train_step(recipe, model, vocabulary, None, seed)
-        return step(state, batch, None)
-
-    def nll(params, batch):
-        condition, tokens = prior_step.read_batch(batch, vocabulary, None, None)
-        return prior_step.nll(model, params, condition, tokens, tokens)[0]
-
-    def draw(settings, params, key, batch):
-        prefix = vocabulary.label_tokens(batch["label"])
-        return sample_tokens(
-            model, params, sample_keys(key, ROWS), prefix,
-            count=GRID[0] * GRID[1], codes=codes, **settings,
-        )  # fmt: skip
-
-    ways = {"as_recipe": sampling_arguments(recipe.sampling, vocabulary, ROWS, GRID)}
-    ways["plain"] = PLAIN
-    return _Programs(
-        init=jit(make_init(recipe, model)),
-        step=jit(step),
-        nll=jit(nll),
-        draw={how: functools.partial(draw, way) for how, way in ways.items()},
-    )
+    as_recipe = sampling_arguments(recipe.sampling, vocabulary, ROWS, GRID)
+    ways = {"as_recipe": as_recipe, "plain": PLAIN}
+    return programs(recipe, vocabulary, model, ways)
 
 
 def _encoded(vqgan: PretrainedVQGAN, images: np.ndarray) -> Codes:
-    starts = range(0, len(images), ROWS)
-    batches = (from_uint8(images[n : n + ROWS]) for n in starts)
-    return np.concatenate([np.asarray(vqgan.encode(batch)) for batch in batches])
-
-
-def _decoded(vqgan: PretrainedVQGAN, codes: Codes) -> np.ndarray:
-    batches = (codes[n : n + ROWS] for n in range(0, len(codes), ROWS))
-    return np.concatenate([to_uint8(vqgan.decode(batch)) for batch in batches])
+    return chunks(lambda rows: vqgan.encode(from_uint8(rows)), images)

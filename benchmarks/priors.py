@@ -13,12 +13,12 @@ is the mean over the seeds ± half of what lies between the largest and the smal
 import argparse
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import prior_trial, trials
 from benchmarks.prior_variants import VARIANTS, WITHOUT, parts, section
-from benchmarks.tokenizer_tables import cell
+from benchmarks.tables import differences, table
 from taming_jax import load_vqgan
 from taming_jax.compilation import keep_programs
 from taming_jax.data import shapes
@@ -41,20 +41,9 @@ COLUMNS = {
 def main() -> None:
     """Runs what is missing, or prints what is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="shapes", choices=DATA)
-    parser.add_argument("--variants", type=trials.names, default=list(VARIANTS))
-    parser.add_argument("--seeds", type=trials.numbers, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="print, run nothing")
+    trials.add_arguments(parser, data=DATA, variants=VARIANTS, results=RESULTS)
     arguments = parser.parse_args()
-    found, missing = trials.measured(every_trial(arguments), arguments.results)
-    if arguments.table:
-        print(tables(found))
-        return
-    print(f"{len(missing)} of {len(missing + found)} trials are missing", flush=True)
-    if missing:
-        sweep(missing, arguments.results)
+    trials.fulfil(arguments, every_trial(arguments), tables, sweep)
 
 
 def every_trial(arguments: argparse.Namespace) -> Iterator[dict]:
@@ -90,7 +79,7 @@ def sweep(missing: Sequence[dict], results: Path) -> None:
         print(f"{number}/{len(missing)} {name}: {brief}; {wall:.0f} s", flush=True)
 
 
-def tables(results: Sequence[Mapping]) -> str:
+def tables(results: Sequence[dict]) -> str:
     """For each data set and length: the ends, and what each part of the modern changes.
 
     A difference is to the modern one with the same seed, bold where all seeds agree
@@ -101,29 +90,13 @@ def tables(results: Sequence[Mapping]) -> str:
         groups.setdefault((line["data"], line["steps"]), []).append(line)
     for (data, steps), lines in groups.items():
         title = f"{data}, {steps} steps"
-        whole = [line for line in lines if line["variant"] not in WITHOUT]
-        written += [f"**{title}**", _table(whole)] if whole else []
-        modern = {x["seed"]: x for x in lines if x["variant"] == "modern"}
-        lines = [
-            line | {f: line[f] - modern[line["seed"]][f] for f, _ in COLUMNS.values()}
-            for line in lines
-            if line["variant"] in WITHOUT and line["seed"] in modern
-        ]
-        if lines:
-            written += [f"**{title}: difference to modern**", _table(lines, True)]
+        there = dict.fromkeys(line["variant"] for line in lines)
+        shown = table(lines, [v for v in there if v not in WITHOUT], COLUMNS)
+        written += [f"**{title}**", shown] if shown else []
+        paired = differences(lines, "modern", COLUMNS)
+        shown = table(paired, [v for v in there if v in WITHOUT], COLUMNS, signed=True)
+        written += [f"**{title}: difference to modern**", shown] if shown else []
     return "\n\n".join(written)
-
-
-def _table(lines: Sequence[Mapping], signed: bool = False) -> str:
-    rows = [["", *COLUMNS, "seeds"], ["---", *["--:"] * (len(COLUMNS) + 1)]]
-    for variant in dict.fromkeys(line["variant"] for line in lines):
-        these = [line for line in lines if line["variant"] == variant]
-        cells = [
-            cell([line[figure] for line in these], digits, signed=signed)
-            for figure, digits in COLUMNS.values()
-        ]
-        rows.append([variant, *cells, str(len(these))])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 if __name__ == "__main__":

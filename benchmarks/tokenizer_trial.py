@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import photographs
-from benchmarks.tokenizer_prior import PRIOR, Coded, modelled, ordered
+from benchmarks.coded_prior import Coded, ordered
+from benchmarks.tokenizer_prior import PRIOR, modelled
 from benchmarks.tokenizer_variants import GRID, IMAGE_SIZE
 from taming_jax import data
 from taming_jax.compilation import jit
@@ -103,10 +104,10 @@ def run(section: Mapping, pictures: Pictures, seed: int) -> dict[str, float | in
     decode = compiled(functools.partial(decode_codes, model))
 
     def read(images):
-        return _chunks(lambda images: encode(variables, from_uint8(images)), images)
+        return chunks(lambda images: encode(variables, from_uint8(images)), images)
 
     def show(codes):
-        return _chunks(lambda codes: to_uint8(decode(variables, codes)), codes)
+        return chunks(lambda codes: to_uint8(decode(variables, codes)), codes)
 
     coded, codes = read(pictures.train[:CODED]), read(pictures.val)
 
@@ -205,7 +206,7 @@ def perturb(codes: np.ndarray, table: np.ndarray, seed: int) -> np.ndarray:
     return np.where(rng.random(codes.shape) < PERTURBED_SHARE, others, codes)
 
 
-def _chunks(function: Callable, rows: np.ndarray) -> np.ndarray:
+def chunks(function: Callable, rows: np.ndarray) -> np.ndarray:
     """The function of so many rows at a time, joined."""
     parts = range(0, len(rows), CHUNK)
     return np.concatenate([np.asarray(function(rows[n : n + CHUNK])) for n in parts])

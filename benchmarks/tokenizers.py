@@ -32,21 +32,10 @@ DATA = ("shapes", "scenes", "photographs")
 def main() -> None:
     """Runs what is missing, or prints what is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="shapes", choices=DATA)
-    parser.add_argument("--variants", type=trials.names, default=list(VARIANTS))
+    trials.add_arguments(parser, data=DATA, variants=VARIANTS, results=RESULTS)
     parser.add_argument("--sizes", type=trials.numbers, default=[256, 1_024, 16_384])
-    parser.add_argument("--seeds", type=trials.numbers, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="print, run nothing")
     arguments = parser.parse_args()
-    found, missing = trials.measured(every_trial(arguments), arguments.results)
-    if arguments.table:
-        print(tokenizer_tables.tables(found))
-        return
-    print(f"{len(missing)} of {len(missing + found)} trials are missing", flush=True)
-    if missing:
-        sweep(missing, arguments.results)
+    trials.fulfil(arguments, every_trial(arguments), tokenizer_tables.tables, sweep)
 
 
 def every_trial(arguments: argparse.Namespace) -> Iterator[dict]:

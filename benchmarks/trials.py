@@ -3,14 +3,17 @@
     trials wanted, FILE.jsonl --measured--> what has lines, what is missing
     a trial's figures --append--> one more line
 
+A benchmark's command is `add_arguments`, then `fulfil`.
+
 What two recipes have in common is measured once and stands under both names.
 """
 
+import argparse
 import datetime
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -62,9 +65,45 @@ def append(results: Path, line: Mapping) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def names(text: str) -> list[str]:
-    """An argparse type: names with commas between them."""
-    return text.split(",")
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    data: Sequence[str],
+    variants: Iterable[str],
+    results: Path,
+) -> None:
+    """--data, --variants, --seeds, --steps, --results, --table; all by default."""
+    parser.add_argument("--data", default=data[0], choices=data)
+    parser.add_argument(
+        "--variants", type=lambda text: text.split(","), default=list(variants)
+    )
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--results", type=Path, default=results)
+    parser.add_argument("--table", action="store_true", help="print, run nothing")
+
+
+def fulfil(
+    arguments: argparse.Namespace,
+    wanted: Iterable[dict],
+    tables: Callable[[list[dict]], str],
+    sweep: Callable[[list[dict], Path], None],
+) -> None:
+    """Runs what is missing, or prints what is there.
+
+    Args:
+      arguments: those of `add_arguments`.
+      wanted: as `measured` takes it.
+      tables: of lines.
+      sweep: runs trials and appends their lines to the results.
+    """
+    found, missing = measured(wanted, arguments.results)
+    if arguments.table:
+        print(tables(found))
+        return
+    print(f"{len(missing)} of {len(missing + found)} trials are missing", flush=True)
+    if missing:
+        sweep(missing, arguments.results)
 
 
 def numbers(text: str) -> list[int]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import prior_trial, priors
+from benchmarks.coded_prior import ROWS, Coded
 from benchmarks.prior_variants import (
     MODERN,
     PARAMETERS,
@@ -17,7 +18,6 @@ from benchmarks.prior_variants import (
     section,
     size,
 )
-from benchmarks.tokenizer_prior import ROWS, Coded
 from configs import shapes
 from taming_jax.metrics.frechet import fit_gaussian
 from taming_jax.training.sections import plain

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    coded_prior,
     photographs,
+    tables,
     tokenizer_prior,
     tokenizer_tables,
     tokenizer_trial,
@@ -141,14 +143,14 @@ def test_the_table_has_what_was_asked_for(command, capsys):
 
 
 def test_a_cell_is_the_mean_and_half_the_range():
-    assert tokenizer_tables.cell([1_234.5], 0) == "1,234"
-    assert tokenizer_tables.cell([1.0, 2.0, 4.5], 2) == "2.50 ± 1.75"
+    assert tables.cell([1_234.5], 0) == "1,234"
+    assert tables.cell([1.0, 2.0, 4.5], 2) == "2.50 ± 1.75"
 
 
 def test_a_difference_is_bold_where_all_seeds_agree():
-    assert tokenizer_tables.cell([-0.5, -1.5], 1, signed=True) == "**-1.0 ± 0.5**"
-    assert tokenizer_tables.cell([-0.5, 1.5], 1, signed=True) == "+0.5 ± 1.0"
-    assert tokenizer_tables.cell([-0.5], 1, signed=True) == "-0.5"
+    assert tables.cell([-0.5, -1.5], 1, signed=True) == "**-1.0 ± 0.5**"
+    assert tables.cell([-0.5, 1.5], 1, signed=True) == "+0.5 ± 1.0"
+    assert tables.cell([-0.5], 1, signed=True) == "-0.5"
 
 
 def test_ingredients_are_compared_with_the_default_of_the_same_seed():
@@ -158,7 +160,7 @@ def test_ingredients_are_compared_with_the_default_of_the_same_seed():
 
     trials = [trial("default", 0, 20.0), trial("default", 1, 22.0)]
     trials += [trial("no-l2", seed, 19.5 + 2 * seed) for seed in (0, 1, 2)]
-    assert tokenizer_tables.differences(trials).splitlines() == [
+    assert tokenizer_tables.ingredients(trials).splitlines() == [
         "|  | PSNR | seeds |",
         "| --- | --: | --: |",
         "| no-l2 | **-0.50 ± 0.00** | 2 |",
@@ -187,7 +189,7 @@ def test_the_share_of_perturbed_codes_is_as_stated():
 
 
 def test_every_row_comes_once_before_any_comes_again():
-    batches = tokenizer_prior.ordered(np.arange(6), batch_size=4, seed=3)
+    batches = coded_prior.ordered(np.arange(6), batch_size=4, seed=3)
     rows = np.concatenate([next(batches) for _ in range(6)])
     epochs = rows.reshape(4, 6)
     assert (np.sort(epochs, axis=1) == np.arange(6)).all()
