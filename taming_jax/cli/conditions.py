@@ -10,11 +10,13 @@ so is a small picture; objects and keypoints are JSON with the entries of an exa
 import json
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
 from taming_jax.cli import sizes
-from taming_jax.conditions.table import coded
+from taming_jax.conditions.direct_maps import DirectMap
+from taming_jax.conditions.kinds import CodedMap
 
 
 def asked_for(
@@ -66,13 +68,9 @@ def asked_for(
         )
     ((name, kind),) = kinds.items()
     asked = _read(condition, name, kind, prior, shape)
-    files = len(next(iter(asked.values())) if isinstance(asked, dict) else asked)
-    rows = _rows(files, pictures).repeat(1 if labels is None else len(labels))
-    picked = (
-        {key: part[rows] for key, part in asked.items()}
-        if isinstance(asked, dict)
-        else asked[rows]
-    )
+    rows = _rows(len(jax.tree.leaves(asked)[0]), pictures)
+    rows = rows.repeat(1 if labels is None else len(labels))
+    picked = jax.tree.map(lambda part: part[rows], asked)
     if labels is None:
         return {name: picked}
     return {"label": np.tile(labels, len(rows) // len(labels)), name: picked}
@@ -109,8 +107,8 @@ def _read(condition: str, name: str, kind, prior, shape) -> Any:
     """The files of --condition -> what the kind is told, [files, ...]."""
     from taming_jax.maps import Input
 
-    if name == "low_resolution" or coded([name]):
-        given = Input(*kind.input) if coded([name]) else Input()
+    if name == "low_resolution" or isinstance(kind, CodedMap | DirectMap):
+        given = Input() if name == "low_resolution" else Input(*kind.input)
         return _read_maps(condition, given, prior, shape)
     place = epath.Path(condition).expanduser()
     paths = sorted(place.glob("*.json")) if place.is_dir() else [place]

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from taming_jax.metrics import truth
+from taming_jax.metrics.pixels import psnr
 from taming_jax.metrics.reader import Reader
 from taming_jax.units import to_uint8
 
 
 def _small(asked, pictures: np.ndarray) -> np.ndarray:
     """PSNR [dB] of 8 x 8 parts: whether the picture is the one that was reduced."""
-    from taming_jax.metrics.pixels import psnr
-
     parts = [
         values.reshape(len(values), 8, values.shape[1] // 8, 8, -1, 3).mean((2, 4))
         for values in (to_uint8(asked), pictures)
@@ -33,8 +32,6 @@ def _as_map(images) -> np.ndarray:
 
 
 def _pixels(asked, pictures: np.ndarray) -> np.ndarray:
-    from taming_jax.metrics.pixels import psnr
-
     return psnr(to_uint8(asked), pictures)
 
 
@@ -64,6 +61,7 @@ READ: dict[str, tuple[str, Callable]] = {
         lambda asked, read: truth.keypoint_error(np.asarray(asked), read["keypoints"]),
     ),
 }
+READ |= {f"direct_{name}": READ[name] for name in ("segmentation", "depth", "edges")}
 # Likewise, of pictures as they are.
 COMPARED = {"low_resolution": {"psnr": _pixels, "psnr_of_8x8": _small}}
 

@@ -7,18 +7,22 @@ All figures are of pictures as a file would hold them, and N stands beside them.
 Several processes share pictures and samples, and all return the same figures.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from taming_jax import data
 from taming_jax.metrics import asked as asked_scores
-from taming_jax.metrics import frechet, shares
+from taming_jax.metrics import drawn, frechet, shares
 from taming_jax.metrics.judge import Judge
 from taming_jax.metrics.reader import Reader
 from taming_jax.pretrained import PretrainedPrior
-from taming_jax.pretrained.drawing import draw
 from taming_jax.units import from_uint8, to_uint8
+
+# What figures of samples stand beside: the same of the held-out pictures.
+_BESIDE = ("of_originals", "of_reconstructions")
 
 
 def evaluate_prior(
@@ -67,57 +71,36 @@ def evaluate_prior(
     if judge is None and not told:
         return figures
     asked, labels = asked_for(prior, held_out, count, batch_size)
-    shape = shares.rounds(count, batch_size), batch_size
-    columns = {name: np.zeros(shape) for name in told}
+    rows = dict.fromkeys(told, ((), np.float64))
     if judge is not None:
-        width = seen["original_features"].shape[1]
-        columns["features"] = np.zeros((*shape, width), np.float32)
-        columns["is_right"] = np.zeros(shape, bool)
-    mask = np.zeros(shape, bool)
-    starts = shares.batch_starts(count, batch_size)
-    batches = draw(prior, asked, seed=seed, batch_size=batch_size, starts=starts)
-    for n, (start, pictures) in enumerate(batches):
-        rows = slice(start, start + len(pictures))
-        measured = {}
-        if told:
-            part = jax.tree.map(lambda values, rows=rows: values[rows], asked)
-            measured = asked_scores.scores(part, pictures, reader)
-        if judge is not None:
-            measured["features"], predicted = judge(pictures)
-            measured["is_right"] = predicted == labels[rows]
-        for name, values in measured.items():
-            columns[name][n, : len(pictures)] = values
-        mask[n, : len(pictures)] = True
-    measured = shares.all_rows(columns, mask)
+        features = seen["features_of_originals"]
+        rows |= {"features": (features.shape[1:], features.dtype)}
+        rows |= {"is_right": ((), bool)}
+
+    def measure(which, pictures):
+        part = jax.tree.map(lambda values: values[which], asked)
+        return _scores(part, pictures, labels[which], judge, reader)
+
+    measured = drawn.measured(
+        prior, asked, measure, rows, count=count, seed=seed, batch_size=batch_size
+    )
     figures["samples"] = count
     for name in told:
         figures[name] = _mean(measured[name])
-        for which in ("original", "decoded"):
-            of = {"original": "originals", "decoded": "reconstructions"}[which]
-            figures[f"{name}_of_{of}"] = _mean(seen[f"{which}_{name}"])
+        beside = [f"{name}_{which}" for which in _BESIDE]
+        figures |= {column: _mean(seen[column]) for column in beside}
     if judge is None:
         return figures
     if prior.vocabulary.classes:
         figures["label_accuracy"] = float(measured["is_right"].mean())
-    drawn = frechet.fit_gaussian(measured["features"])
-    originals = frechet.fit_gaussian(seen["original_features"])
-    decoded = frechet.fit_gaussian(seen["decoded_features"])
-    return figures | {
-        "judge_accuracy_on_originals": float(seen["original_is_right"].mean()),
-        "judge_accuracy_on_reconstructions": float(seen["decoded_is_right"].mean()),
-        "judge_held_out_accuracy": judge.card["held_out_accuracy"],
-        "judge_frechet": frechet.frechet_distance(originals, drawn),
-        "judge_frechet_of_reconstructions": frechet.frechet_distance(
-            originals, decoded
-        ),
-    }
+    return figures | _judged(measured, seen, judge)
 
 
 def _read_held_out(prior, held_out, batch_size, count, judge, reader):
     """Mean nats per token of each picture, and what others make of them all."""
     keep = ("image", *prior.vocabulary.entries, *(("label",) if judge else ()))
     keep, columns = tuple(dict.fromkeys(keep)), {}
-    told = asked_scores.names(prior.vocabulary.told, reader)
+    is_shown = judge is not None or asked_scores.names(prior.vocabulary.told, reader)
     for batch in shares.eval_batches(
         held_out, batch_size=batch_size, keep=keep, count=count
     ):
@@ -125,21 +108,46 @@ def _read_held_out(prior, held_out, batch_size, count, judge, reader):
         asked = _condition_of(prior, batch)
         logits = prior.logits(codes, asked)
         measured = {"mask": batch["mask"], "nll": np.asarray(_nll(logits, codes))}
-        both = {"original": batch["image"]}
-        if told or judge is not None:
-            both["decoded"] = to_uint8(prior.tokenizer().decode(codes))
-        for which, pictures in both.items():
-            if told:
-                found = asked_scores.scores(asked, pictures, reader)
-                measured |= {f"{which}_{name}": found[name] for name in told}
-            if judge is not None:
-                measured[f"{which}_features"], predicted = judge(pictures)
-                measured[f"{which}_is_right"] = predicted == batch["label"]
+        if is_shown:
+            decoded = to_uint8(prior.tokenizer().decode(codes))
+            both = zip(_BESIDE, (batch["image"], decoded), strict=True)
+            for which, pictures in both:
+                found = _scores(asked, pictures, batch.get("label"), judge, reader)
+                measured |= {f"{name}_{which}": found[name] for name in found}
         for name, values in measured.items():
             columns.setdefault(name, []).append(values)
     columns = {name: np.stack(parts) for name, parts in columns.items()}
     columns = shares.all_rows(columns, columns.pop("mask"))
     return columns.pop("nll"), columns
+
+
+def _scores(asked, pictures, labels, judge, reader) -> dict[str, np.ndarray]:
+    """What reader and judge make of pictures, one row for each."""
+    found = {}
+    if isinstance(asked, Mapping):
+        found = asked_scores.scores(asked, pictures, reader)
+    if judge is not None:
+        found["features"], predicted = judge(pictures)
+        found["is_right"] = predicted == labels
+    return found
+
+
+def _judged(measured, seen, judge: Judge) -> dict[str, float]:
+    """What the judge says of samples, beside originals and reconstructions."""
+    samples = frechet.fit_gaussian(measured["features"])
+    originals, decoded = (
+        frechet.fit_gaussian(seen[f"features_{which}"]) for which in _BESIDE
+    )
+    right = [float(seen[f"is_right_{which}"].mean()) for which in _BESIDE]
+    return {
+        "judge_accuracy_on_originals": right[0],
+        "judge_accuracy_on_reconstructions": right[1],
+        "judge_held_out_accuracy": judge.card["held_out_accuracy"],
+        "judge_frechet": frechet.frechet_distance(originals, samples),
+        "judge_frechet_of_reconstructions": frechet.frechet_distance(
+            originals, decoded
+        ),
+    }
 
 
 def _condition_of(prior, batch):

@@ -54,7 +54,7 @@ def trained(
     size = min(recipe.batch_size, len(source))
     batches = data.train_batches(source, batch_size=size, seed=seed, keep=keep)
     batch = next(batches)
-    init = jax.jit(lambda key: network.init(key, from_uint8(batch["image"]))["params"])
+    init = jit(lambda key: network.init(key, from_uint8(batch["image"]))["params"])
     params = init(jax.random.key(seed))
     opt_state = optimizer.init(params)
     for _ in range(recipe.steps):

@@ -20,10 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.compilation import jit
-from taming_jax.metrics import generation, shares
+from taming_jax.metrics import drawn, generation, shares
 from taming_jax.metrics.judge import Judge
 from taming_jax.pretrained import PretrainedPrior
-from taming_jax.pretrained.drawing import draw
 from taming_jax.units import Images, from_uint8
 
 SMALL = 32  # pixels a side, where pixels are compared
@@ -233,16 +232,18 @@ def _of_all_processes(distances, indices) -> Nearest:
 def _samples(prior, held_out, count, seed, batch_size) -> np.ndarray:
     """uint8 [count, H, W, C], drawn by all processes together."""
     asked, _ = generation.asked_for(prior, held_out, count, batch_size)
-    mask = np.zeros((shares.rounds(count, batch_size), batch_size), bool)
     vqgan = prior.tokenizer()
     sides = (side * vqgan.stride for side in prior.grid)
-    drawn = np.zeros((*mask.shape, *sides, vqgan.module.image_channels), np.uint8)
-    starts = shares.batch_starts(count, batch_size)
-    batches = draw(prior, asked, seed=seed, batch_size=batch_size, starts=starts)
-    for n, (_, pictures) in enumerate(batches):
-        drawn[n, : len(pictures)] = pictures
-        mask[n, : len(pictures)] = True
-    return shares.all_rows({"pictures": drawn}, mask)["pictures"]
+    found = drawn.measured(
+        prior,
+        asked,
+        lambda _, pictures: {"pictures": pictures},
+        {"pictures": ((*sides, vqgan.module.image_channels), np.uint8)},
+        count=count,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    return found["pictures"]
 
 
 def _held_out(held_out, count, batch_size) -> np.ndarray:
