@@ -33,11 +33,10 @@ from taming_jax.interop.known import KNOWN
 from taming_jax.interop.layout import layout
 from taming_jax.interop.tables import to_theirs
 from taming_jax.models.discriminator import Discriminator
-from taming_jax.models.perceptual import STAGES
+from taming_jax.models.perceptual import shapes_of
 from taming_jax.models.vqgan import VQGAN, blank
 from taming_jax.training.recipe import VQGANRecipe
 
-WIDTHS = (64, 128, 256, 512, 512)  # of VGG16's stages
 CHILD = """
 import json, resource, time
 import jax
@@ -92,7 +91,7 @@ def write_checkpoint(name: str, path: str) -> None:
     tree = {
         "generator": {"params": model["params"]},
         "discriminator": made(Discriminator(**fields), images),
-        "perceptual": lpips(),
+        "perceptual": shapes_of(),
     }
     rng = np.random.default_rng(0)
 
@@ -159,22 +158,6 @@ def made(module, inputs):
     """The shapes of a module's variables."""
     init = partial(module.init, train=False)
     return jax.eval_shape(init, jax.random.key(0), inputs)
-
-
-def lpips():
-    """The shapes of VGG16's convolutions and of the heads."""
-    vgg, before = {}, 3
-    for names, width in zip(STAGES, WIDTHS, strict=True):
-        for name in names:
-            shapes = {"kernel": (3, 3, before, width), "bias": (width,)}
-            vgg[name] = {
-                k: jax.ShapeDtypeStruct(s, "float32") for k, s in shapes.items()
-            }
-            before = width
-    heads = {
-        str(n): jax.ShapeDtypeStruct((w,), "float32") for n, w in enumerate(WIDTHS)
-    }
-    return {"vgg": vgg, "heads": heads}
 
 
 def measured(work: str) -> dict[str, float]:

@@ -31,7 +31,7 @@ from benchmarks import first_stage_device
 from taming_jax.compilation import jit, keep_programs
 from taming_jax.interop.layout import layout
 from taming_jax.interop.tables import to_theirs
-from taming_jax.models.perceptual import STAGES
+from taming_jax.models.perceptual import shapes_of
 from taming_jax.models.vqgan import VQGAN, decode_codes, encode_images
 from taming_jax.training.phases import Phase
 from taming_jax.training.recipe import VQGANRecipe
@@ -39,7 +39,6 @@ from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import make_discriminator, make_init
 from taming_jax.training.vqgan_step import make_train_step
 
-WIDTHS = (64, 128, 256, 512, 512)  # of VGG16's stages
 # Of the terms of the first step, relative: 1e-4 were seen in an adaptive weight. And of
 # the second: Adam's first update is the sign of the gradient, and where that is next to
 # nothing rounding decides.
@@ -287,14 +286,17 @@ def measure(calls: Mapping[str, Callable], batch: int, rounds: int) -> dict:
 
 def random_lpips() -> dict:
     """Weights of VGG16 and the heads, as large as trained ones on the whole."""
-    rng, vgg, before = np.random.default_rng(1), {}, 3
-    for names, width in zip(STAGES, WIDTHS, strict=True):
-        for name in names:
-            shape = (3, 3, before, width)
-            kernel = rng.standard_normal(shape, np.float32) * (2 / (9 * before)) ** 0.5
-            vgg[name] = {"kernel": kernel, "bias": np.zeros(width, np.float32)}
-            before = width
-    heads = {str(i): rng.random(w, np.float32) / w for i, w in enumerate(WIDTHS)}
+    rng, shapes = np.random.default_rng(1), shapes_of()
+
+    def drawn(leaf):
+        if leaf.ndim == 1:
+            return np.zeros(leaf.shape, np.float32)
+        scale = (2 / np.prod(leaf.shape[:-1])) ** 0.5
+        return rng.standard_normal(leaf.shape, np.float32) * np.float32(scale)
+
+    heads = {i: rng.random(leaf.size, np.float32) / leaf.size
+             for i, leaf in shapes["heads"].items()}  # fmt: skip
+    vgg = jax.tree.map(drawn, shapes["vgg"])
     return jax.tree.map(jnp.asarray, {"vgg": vgg, "heads": heads})
 
 

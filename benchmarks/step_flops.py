@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from configs import imagenet
-from taming_jax.models.perceptual import STAGES
+from taming_jax.models.perceptual import shapes_of
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training.phases import Phase
 from taming_jax.training.recipe import VQGANRecipe
@@ -24,7 +24,6 @@ from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import make_discriminator, make_init
 from taming_jax.training.vqgan_step import make_train_step
 
-WIDTHS = (64, 128, 256, 512, 512)  # of VGG16's stages
 ORDERS = {
     "fixed": {"adaptive_weight": False},
     "adaptive": {"adaptive_weight": True},
@@ -64,25 +63,8 @@ def step_flops(section: dict, batch: int, size: int) -> float:
     pictures = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
     phase = Phase(judged=True, frozen=False)
     step = jax.jit(make_train_step(recipe, model, discriminator, 0, phase))
-    lowered = step.lower(state, {"image": pictures}, _vgg16())
+    lowered = step.lower(state, {"image": pictures}, shapes_of())
     return lowered.compile().cost_analysis()["flops"]
-
-
-def _vgg16() -> dict:
-    vgg, channels = {}, 3
-    for names, width in zip(STAGES, WIDTHS, strict=True):
-        for name in names:
-            vgg[name] = {
-                "kernel": _shaped(3, 3, channels, width),
-                "bias": _shaped(width),
-            }
-            channels = width
-    heads = {str(i): _shaped(width) for i, width in enumerate(WIDTHS)}
-    return {"vgg": vgg, "heads": heads}
-
-
-def _shaped(*shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 if __name__ == "__main__":

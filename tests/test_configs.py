@@ -17,7 +17,7 @@ import pytest
 from taming_jax.conditions.kinds import MapTokenizer
 from taming_jax.data import DATASETS
 from taming_jax.data.scenes import EXAMPLE
-from taming_jax.models.perceptual import STAGES
+from taming_jax.models.perceptual import shapes_of
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training import prior
 from taming_jax.training.phases import phase_at
@@ -211,14 +211,4 @@ def perceptual(recipe):
     """The shapes of VGG16 and of its heads, where the recipe wants them."""
     if recipe.loss.perceptual_weight == 0:
         return {}
-    widths, before, vgg, heads = (64, 128, 256, 512, 512), 3, {}, {}
-    for n, (names, width) in enumerate(zip(STAGES, widths, strict=True)):
-        heads[str(n)] = (width,)
-        for layer in names:
-            vgg[layer] = {"kernel": (3, 3, before, width), "bias": (width,)}
-            before = width
-    return jax.tree.map(
-        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
-        {"vgg": vgg, "heads": heads},
-        is_leaf=lambda leaf: isinstance(leaf, tuple),
-    )
+    return shapes_of()

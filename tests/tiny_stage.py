@@ -4,6 +4,7 @@
     state = random_state(parts, step=7)        no initialiser is compiled for it
     state, metrics = stepping()(state, {"image": pictures(4)})
     section = map_section("depth", 1)          one for maps
+    params = random_perceptual()               LPIPS of two features a stage
 
 By default the discriminator learns from step 2, counts from step 3 with full weight
 from step 6 on, and the codes are frozen from step 9 on.
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.models.discriminator import Discriminator
+from taming_jax.models.perceptual import shapes_of
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training.mesh import create_mesh
 from taming_jax.training.phases import by_phase
@@ -147,6 +149,16 @@ def pictures(count: int, seed: int = 0) -> jax.Array:
     """float32 [count, 8, 8, 3] in [-1, 1]."""
     shape = (count, IMAGE_SIZE, IMAGE_SIZE, 3)
     return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
+
+
+def random_perceptual(seed: int = 0) -> dict:
+    """Weights of LPIPS whose five stages have two features each, no biases."""
+    draw = np.random.default_rng(seed).standard_normal
+    shapes = shapes_of(widths=(2,) * 5)
+    vgg = jax.tree.map(lambda leaf: draw(leaf.shape, leaf.dtype), shapes["vgg"])
+    for layer in vgg.values():
+        layer["bias"] = np.zeros_like(layer["bias"])
+    return {"vgg": vgg, "heads": {i: np.ones(2, np.float32) for i in shapes["heads"]}}
 
 
 def gradients(opt_state: Any, b1: float = 0.5) -> Any:

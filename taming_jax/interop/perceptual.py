@@ -29,7 +29,7 @@ from taming_jax.interop.checkpoint import open_checkpoint
 from taming_jax.interop.fetch import Published, fetch
 from taming_jax.interop.names import PERCEPTUAL
 from taming_jax.interop.tables import Row, Table, to_ours
-from taming_jax.models.perceptual import STAGES
+from taming_jax.models.perceptual import STAGES, shapes_of
 from taming_jax.user_cache import user_cache
 
 FORMAT = {"format": "taming_jax.perceptual", "version": 1}
@@ -173,23 +173,16 @@ def _read(path: epath.Path) -> tuple[dict, dict]:
 
 def _problem(params: dict) -> str | None:
     """What is wrong with the tree: a name that is missing or too many, or a shape."""
-    shapes = {k: np.shape(v) for k, v in flatten_dict(params, sep="/").items()}
-    expected = _shapes([shapes.get(f"vgg/{names[-1]}/bias", (0,)) for names in STAGES])
+    arrays = flatten_dict(params, sep="/")
+    widths = [np.size(arrays.get(f"vgg/{names[-1]}/bias", ())) for names in STAGES]
+    shapes, expected = (
+        {name: np.shape(array) for name, array in flat.items()}
+        for flat in (arrays, flatten_dict(shapes_of(widths), sep="/"))
+    )
     for name in sorted(shapes.keys() | expected.keys()):
         if shapes.get(name) != expected.get(name):
             return f"{name} is {shapes.get(name)}, not {expected.get(name)}"
     return None
-
-
-def _shapes(widths: list[tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Every name and shape there must be, given the width [F] of each stage."""
-    shapes, before = {}, (3,)
-    for stage, (names, width) in enumerate(zip(STAGES, widths, strict=True)):
-        shapes[f"heads/{stage}"] = width
-        for name in names:
-            shapes[f"vgg/{name}/kernel"] = (3, 3, *before, *width)
-            shapes[f"vgg/{name}/bias"] = before = width
-    return shapes
 
 
 def _not_there(path: str | os.PathLike, reason: str) -> str:

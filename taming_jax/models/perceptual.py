@@ -12,6 +12,8 @@ does not carry it as a constant:
 Widths follow from the weights. Everything is float32.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -27,6 +29,7 @@ STAGES = (
     ("conv4_1", "conv4_2", "conv4_3"),
     ("conv5_1", "conv5_2", "conv5_3"),
 )
+WIDTHS = (64, 128, 256, 512, 512)  # F of each stage of VGG16
 # From [-1, 1] to the colours that VGG16 was trained with; the authors' constants.
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
@@ -49,6 +52,16 @@ def lpips(
     if dropout:
         stages = drop_out(stages, dropout, key)
     return weigh(params, stages)
+
+
+def shapes_of(widths: Sequence[int] = WIDTHS) -> dict:
+    """The tree of weights with so many features a stage, as `jax.ShapeDtypeStruct`."""
+    vgg, before = {}, 3
+    for names, width in zip(STAGES, widths, strict=True):
+        for name in names:
+            vgg[name] = {"kernel": _shaped(3, 3, before, width), "bias": _shaped(width)}
+            before = width
+    return {"vgg": vgg, "heads": {str(i): _shaped(w) for i, w in enumerate(widths)}}
 
 
 def differences(params: dict, x: Images, y: Images) -> list[jax.Array]:
@@ -86,6 +99,10 @@ def features(params: dict, images: Images) -> list[jax.Array]:
             x = jax.nn.relu(_conv(x, **params["vgg"][name]))
         stages.append(x)
     return stages
+
+
+def _shaped(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 def _direction(f):

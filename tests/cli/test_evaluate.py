@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 import tiny_run
+import tiny_stage
 from PIL import Image
 
 from taming_jax import cli
 from taming_jax.interop.perceptual import save_perceptual
 from taming_jax.metrics import judge
-from taming_jax.models.perceptual import STAGES
 
 
 @pytest.fixture(autouse=True)
@@ -115,11 +115,7 @@ def test_data_without_classes_have_no_judge(tmp_path, capsys):
 
 
 def test_lpips_is_measured_where_its_weights_are_given(tmp_path):
-    draw, before, vgg = np.random.default_rng(0).normal, 3, {}
-    for name in (name for names in STAGES for name in names):
-        vgg[name], before = {"kernel": draw(size=(3, 3, before, 2)), "bias": [0, 0]}, 2
-    heads = {str(i): np.ones(2) for i in range(5)}
-    save_perceptual(tmp_path / "lpips.npz", {"vgg": vgg, "heads": heads})
+    save_perceptual(tmp_path / "lpips.npz", tiny_stage.random_perceptual())
     config = copy.deepcopy(tiny_run.CONFIG)
     config["vqgan"]["perceptual_weights"] = str(tmp_path / "lpips.npz")
     workdir = tiny_run.write_run(tmp_path / "run", config)

@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from tiny_stage import random_perceptual
 
 from taming_jax import data, load_vqgan
 from taming_jax.metrics.evaluation import evaluate_vqgan
 from taming_jax.metrics.frechet import fit_gaussian, frechet_distance
-from taming_jax.models.perceptual import STAGES, lpips
+from taming_jax.models.perceptual import lpips
 from taming_jax.units import from_uint8, to_uint8
 
 
@@ -32,15 +33,6 @@ class ColourJudge:
     def __call__(self, pictures):
         colours = pictures.mean(axis=(1, 2)).astype(np.float32)
         return colours, np.where(colours[:, 0] > 120, 3, 4)
-
-
-def random_perceptual(seed=0):
-    """LPIPS with two channels a stage."""
-    draw, before, vgg = np.random.default_rng(seed).normal, 3, {}
-    for name in (name for names in STAGES for name in names):
-        kernel = draw(size=(3, 3, before, 2)).astype(np.float32)
-        vgg[name], before = {"kernel": kernel, "bias": np.zeros(2, np.float32)}, 2
-    return {"vgg": vgg, "heads": {str(i): np.ones(2, np.float32) for i in range(5)}}
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from golden import golden, vqgan_fields
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_stage import CONFIG, gradients, map_section, random_state
+from tiny_stage import (
+    CONFIG,
+    gradients,
+    map_section,
+    random_perceptual,
+    random_state,
+)
 
 from taming_jax.interop.names import GENERATOR
 from taming_jax.interop.tables import to_ours, to_theirs
-from taming_jax.models.perceptual import STAGES
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training.mesh import batch_sharding, create_mesh
 from taming_jax.training.phases import phase_at
@@ -169,14 +174,6 @@ def test_any_number_of_channels_learns():
     state, metrics = taken(section, {"image": images})
     assert metrics["nonfinite_term"] == -1
     assert state.params["decoder"]["conv_out"]["kernel"].shape[-1] == 5
-
-
-def random_perceptual():
-    draw, before, vgg = np.random.default_rng(0).normal, 3, {}
-    for name in (name for names in STAGES for name in names):
-        kernel = draw(size=(3, 3, before, 2)).astype(np.float32)
-        vgg[name], before = {"kernel": kernel, "bias": np.zeros(2, np.float32)}, 2
-    return {"vgg": vgg, "heads": {str(i): np.ones(2, np.float32) for i in range(5)}}
 
 
 @pytest.mark.parametrize(("dropout", "same"), [(0.0, True), (0.5, False)])
