@@ -8,10 +8,10 @@ A kind has `length` tokens for a picture, each below its `size`; which tokens of
 whole vocabulary these are is not its affair. Where they lie on the picture, `grid` says
 in how many rows and columns; None: they do not. What is asked for has the form in which
 people give it, said in each class; all but labels can `draw` it. Here are labels and
-maps that a tokenizer of their own turns into codes; `direct` and `objects` have those
-that need none, which say what of them is `kept` beside codes on disk: "entries",
-"tokens", or None. Of pictures larger than a prior's grid `over` says what each window
-is told, see `windows`.
+maps that a tokenizer of their own turns into codes; `direct`, `direct_maps` and
+`objects` have those that need none, which say what of them is `kept` beside codes on
+disk: "entries", "tokens", or None. Of pictures larger than a prior's grid `over` says
+what each window is told, see `windows`.
 
 Legend: B pictures, n tokens of each, S or s pixels along a side.
 """
@@ -205,26 +205,8 @@ class CodedMap:
 
         sides: in pixels, where they are not S and S.
         """
-        asked, sides = np.asarray(given), sides or (self.image_size,) * 2
-        if self.input[0] == "segmentation":
-            wanted = "class maps int32 [B, {}, {}]".format(*sides)
-            wanted += f" below {self.channels}"
-            whole = np.issubdtype(asked.dtype, np.integer)
-            right = whole and asked.shape[1:] == sides
-            low, high = 0, self.channels - 1
-        else:
-            wanted = "images float32 [B, {}, {}, {}]".format(*sides, self.channels)
-            wanted += f" in [-1, 1] of {self.input[0]}"
-            whole = np.issubdtype(asked.dtype, np.floating)
-            right = whole and asked.shape[1:] == (*sides, self.channels)
-            low, high = -1, 1
-        if not right or not asked.size or not low <= asked.min() <= asked.max() <= high:
-            ends = f" from {asked.min():g} to {asked.max():g}" if asked.size else ""
-            raise ValueError(
-                f"this prior is told {wanted}; the condition is {asked.dtype} "
-                f"{asked.shape}{ends}"
-            )
-        return asked
+        sides = sides or (self.image_size,) * 2
+        return checked_map(given, self.input[0], sides, self.channels)
 
     def tokens(self, asked: Any, variables: Any = None, key=None) -> Tokens:
         del key
@@ -254,8 +236,50 @@ class CodedMap:
     def draw(self, asked: Any, size: int) -> np.ndarray:
         """Pictures of it for people, uint8 [B,S,S,3]."""
         del size
-        drawn = Input(*self.input).draw(asked)
-        return np.broadcast_to(drawn, (*drawn.shape[:3], 3))
+        return draw_map(asked, self.input)
+
+
+def checked_map(given: Any, kind: str, sides: Sides, channels: int) -> np.ndarray:
+    """Class maps int32 [B,H,W] below `channels`, or images float32 [B,H,W,C].
+
+    Args:
+      given: what people give.
+      kind: "segmentation", or of images in [-1, 1].
+      sides: H and W.
+      channels: how many classes, or C.
+
+    Raises:
+      ValueError: for anything else; it says what is wanted.
+    """
+    asked = np.asarray(given)
+    if kind == "segmentation":
+        wanted = "class maps int32 [B, {}, {}]".format(*sides)
+        wanted += f" below {channels}"
+        whole = np.issubdtype(asked.dtype, np.integer)
+        right = whole and asked.shape[1:] == sides
+        low, high = 0, channels - 1
+    else:
+        wanted = "images float32 [B, {}, {}, {}]".format(*sides, channels)
+        wanted += f" in [-1, 1] of {kind}"
+        whole = np.issubdtype(asked.dtype, np.floating)
+        right = whole and asked.shape[1:] == (*sides, channels)
+        low, high = -1, 1
+    if not right or not asked.size or not low <= asked.min() <= asked.max() <= high:
+        ends = f" from {asked.min():g} to {asked.max():g}" if asked.size else ""
+        raise ValueError(
+            f"this prior is told {wanted}; the condition is {asked.dtype} "
+            f"{asked.shape}{ends}"
+        )
+    return asked
+
+
+def draw_map(asked: Any, given: Sequence) -> np.ndarray:
+    """Pictures for people of what a tokenizer of maps takes, uint8 [B,S,S,3].
+
+    given: kind and stretch, as `maps.Input` has them.
+    """
+    drawn = Input(*given).draw(asked)
+    return np.broadcast_to(drawn, (*drawn.shape[:3], 3))
 
 
 def check_entry(kind: str, entry: str, data: Data) -> None:

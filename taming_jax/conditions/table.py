@@ -12,16 +12,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taming_jax.conditions.direct import Coordinates, LowResolution
+from taming_jax.conditions.direct_maps import DirectMap
 from taming_jax.conditions.kinds import CodedMap, Data, Label
 from taming_jax.conditions.objects import Boxes, Keypoints
 
-Condition = Label | CodedMap | LowResolution | Coordinates | Boxes | Keypoints
+Condition = (
+    Label | CodedMap | DirectMap | LowResolution | Coordinates | Boxes | Keypoints
+)
 
 CONDITIONS: dict[str, type[Condition]] = {
     "label": Label,
     "segmentation": CodedMap,
     "depth": CodedMap,
     "edges": CodedMap,
+    "direct_segmentation": DirectMap,
+    "direct_depth": DirectMap,
+    "direct_edges": DirectMap,
     "low_resolution": LowResolution,
     "coordinates": Coordinates,
     "boxes": Boxes,

@@ -15,8 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.conditions import windows as told_in
-from taming_jax.conditions.direct import Coordinates, LowResolution
-from taming_jax.conditions.kinds import CodedMap
 from taming_jax.models.positions import part_of_grid
 from taming_jax.pretrained import requests, tiled, told_by
 from taming_jax.training import mesh as meshes
@@ -24,8 +22,6 @@ from taming_jax.units import Codes
 from taming_jax.windows import Windows, sample_windows
 
 Sides = tuple[int, int]
-
-_GRIDS = CodedMap | LowResolution | Coordinates  # kinds whose tokens are a grid
 
 
 def asked(prior, shape: Sides, window, stride: int, center) -> Windows | None:
@@ -83,7 +79,7 @@ def told(prior, condition: Any, windows: Windows, *, as_tokens: bool):
     if as_tokens:
         return _told_tokens(prior, condition, windows)
     known = prior.vocabulary.told.items()
-    grids = [name for name, kind in known if isinstance(kind, _GRIDS)]
+    grids = [name for name, kind in known if kind.grid not in (None, (1, 1))]
     if windows.window != prior.grid and grids:
         raise ValueError(
             f"this prior is told {' and '.join(grids)} of {prior.grid} codes, and a "

@@ -244,11 +244,12 @@ def _make_evaluate(model: Transformer, vocabulary: Vocabulary, tokenizer: Tokeni
 
 
 def _make_check(vocabulary: Vocabulary) -> Callable[[Mapping], None]:
-    """`check(batch)`: ValueError for a class that the tokenizer of maps has not.
+    """`check(batch)`: ValueError for a class that the condition's maps have not.
 
     What is compiled would take it for none.
     """
-    kind = vocabulary.told.get("segmentation")
+    told = vocabulary.told
+    kind = told.get("segmentation") or told.get("direct_segmentation")
 
     def check(batch: Mapping) -> None:
         maps = batch.get("segmentation")
@@ -258,8 +259,8 @@ def _make_check(vocabulary: Vocabulary) -> Callable[[Mapping], None]:
             pictures = batch["index"][odd.any((1, 2))].tolist()
             raise ValueError(
                 f"class maps reach from {maps.min()} to {maps.max()} (pictures "
-                f"{pictures}); their tokenizer has classes 0 to {kind.channels - 1}: "
-                "mend the maps, or train it for as many"
+                f"{pictures}); the prior is told classes 0 to {kind.channels - 1}: "
+                "mend the maps, or train it (and its tokenizer of maps) for as many"
             )
 
     return check

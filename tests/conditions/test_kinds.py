@@ -24,6 +24,7 @@ BOXES = {
     "boxes": np.array([[[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0]]], np.float32),
     "box_classes": np.array([[1, 0]]),
 }
+DIRECT = {"name": "direct_depth", "levels": 9}
 
 
 def mean_of_quarters(scale, maps):
@@ -87,6 +88,23 @@ def test_only_training_degrades_small_pictures_and_each_in_its_way():
     assert len(np.unique(changed)) > 2
 
 
+def test_of_a_class_map_the_middle_pixels_classes_are_told():
+    maps = np.zeros((1, 8, 8), np.int32)
+    maps[0, 2, 2:7], maps[0, 6, 6] = 5, 2  # of 4 x 4 parts the pixels 2, 2 and so on
+    data = about("segmentation", shapes={"segmentation": (8, 8)}, tokenizer=None)
+    kind = made({"name": "direct_segmentation", "levels": 6}, data)
+    assert (kind.grid, kind.length, kind.size) == ((2, 2), 4, 6)
+    assert_array_equal(kind.tokens(kind.checked(maps)), [[5, 5, 0, 2]])
+
+
+def test_of_depth_the_rounded_means_are_told():
+    depth = np.zeros((1, 8, 8), np.float32)
+    depth[0, :4, 4:], depth[0, 4:, :4] = 1, np.arange(4) / 4  # a mean of 3 / 8
+    kind = made({"name": "direct_depth", "side": 2, "levels": 9}, about(tokenizer=None))
+    asked = kind.of_batch({"depth": depth})
+    assert_array_equal(kind.tokens(kind.checked(asked)), [[0, 8, 3, 0]])
+
+
 def test_coordinates_of_a_whole_picture_count_its_pixels():
     kind = made({"name": "coordinates", "steps": 64})
     # Quarters of 8 x 8 pixels: rows 0-3 and columns 0-3 have the mean 13.5, and so on.
@@ -142,7 +160,8 @@ def test_every_kind_can_be_drawn_and_said_within_its_size(name):
         )
         data = about(tokenizer=tokenizer, shapes={**SHAPES, name: (8, 8)})
     else:
-        data = about(name, shapes={**SHAPES, "edges": (8, 8)})
+        shapes = {**SHAPES, "edges": (8, 8), "segmentation": (8, 8)}
+        data = about(name, shapes=shapes)
     batch = {
         "image": np.zeros((2, 8, 8, 3), np.uint8),
         "segmentation": np.full((2, 8, 8), 2),
@@ -151,7 +170,8 @@ def test_every_kind_can_be_drawn_and_said_within_its_size(name):
         **{entry: BOXES[entry].repeat(2, 0) for entry in BOXES},
         "keypoints": np.ones((2, 3, 2, 3), np.float32),
     }
-    kind = made(name, data)
+    direct = name.startswith("direct_")
+    kind = made({"name": name, "levels": 3} if direct else name, data)
     asked = kind.of_batch({entry: batch[entry] for entry in kind.entries})
     tokens = np.asarray(kind.tokens(kind.checked(asked), 3.5))
     assert tokens.shape == (2, kind.length)
@@ -172,6 +192,8 @@ def test_every_kind_can_be_drawn_and_said_within_its_size(name):
         ("depth", np.full((1, 8, 8, 1), 9.0), "from 9 to 9"),
         ("low_resolution", np.zeros((1, 9, 9, 3)), "the same multiple of 8"),
         ("low_resolution", np.zeros((1, 8, 8, 3), np.uint8), "is uint8"),
+        (DIRECT, np.zeros((1, 8, 8), np.int32), r"told images float32 \[B, 8, 8, 1\]"),
+        (DIRECT, np.full((1, 8, 8, 1), 9.0), "of depth; the condition .* 9 to 9"),
         ("coordinates", np.full((1, 8, 8), 2.0), r"in \[0, 1\]; the condition"),
         ("boxes", BOXES["boxes"], r"this prior is told objects: give \{'boxes'"),
         ("boxes", BOXES | {"boxes": -BOXES["boxes"]}, "box 0 of picture 0"),
@@ -197,6 +219,9 @@ def test_what_a_prior_cannot_be_told_is_said(condition, given, message):
         ({"name": "depth", "side": 6}, {}, "one code of 4: set side to a multiple"),
         ({"name": "low_resolution", "side": 3}, {}, "do not divide into side=3"),
         ({"name": "low_resolution", "levels": 1}, {}, "at least 1 pixel and 2 levels"),
+        ({"name": "direct_depth"}, {}, "has levels=None: say how many values"),
+        (DIRECT | {"side": 3}, {}, "maps of 8 pixels do not divide into side=3"),
+        (DIRECT, {"shapes": {"image": (8, 8, 3)}}, "reads 'depth' .* have image"),
         ("coordinates", {"crops": True}, "crops these pictures at random"),
         ({"name": "boxes", "vocabulary": 3}, {}, "take at least 5"),
     ],
@@ -225,6 +250,7 @@ def test_what_a_recipe_cannot_ask_for_is_said(condition, message):
 
 def test_conditions_are_had_again_from_what_a_run_remembers():
     names = ["label", "depth", "low_resolution", "coordinates", "boxes", "keypoints"]
+    names += [DIRECT]
     conditions = conditions_for(names, about())
     facts = json.loads(json.dumps(as_facts(conditions)))
     assert from_facts(facts, mean_of_quarters) == conditions
@@ -240,6 +266,13 @@ def test_conditions_together_have_tokens_of_their_own_one_after_the_other():
     assert (vocabulary.size, vocabulary.nothing, vocabulary.length) == (111, 110, 5)
     assert_array_equal(vocabulary.no_label(1), [[110] * 5])
     assert vocabulary.classes == 2
+
+
+def test_what_lies_on_the_picture_is_known_by_rows_and_columns():
+    told = conditions_for(["label", "boxes", "depth"], about())
+    first = 1 + told["boxes"].length
+    assert Vocabulary(100, told=told).grids == ((0, 1, 1), (first, 2, 2))
+    assert Vocabulary(100, told=conditions_for("boxes", about())).grids == ()
 
 
 def test_the_paper_s_conditions_share_the_codes_tokens():

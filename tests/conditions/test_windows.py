@@ -8,6 +8,7 @@ from numpy.testing import assert_array_equal
 from taming_jax.conditions import Vocabulary, windows
 from taming_jax.conditions.coordinates import coordinates
 from taming_jax.conditions.direct import Coordinates, LowResolution
+from taming_jax.conditions.direct_maps import DirectMap
 from taming_jax.conditions.kinds import CodedMap, Label
 from taming_jax.conditions.objects import Boxes, Keypoints
 from taming_jax.units import from_uint8
@@ -30,6 +31,14 @@ def test_a_map_is_cut_as_the_picture_is(top, left):
     crop = MAPS[:, 4 * top : 4 * top + 32, 4 * left : 4 * left + 32]
     told = CODED.over(MAPS, SHAPE, WINDOW)
     assert_array_equal(told(top, left), CODED.tokens(CODED.checked(crop)))
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (2, 6), (4, 8)])
+def test_a_map_without_a_tokenizer_is_cut_likewise(top, left):
+    kind = DirectMap(("segmentation", False), 32, side=4, levels=9)
+    crop = MAPS[:, 4 * top : 4 * top + 32, 4 * left : 4 * left + 32]
+    told = kind.over(MAPS, SHAPE, WINDOW)
+    assert_array_equal(told(top, left), kind.tokens(kind.checked(crop)))
 
 
 def test_coordinates_are_of_the_whole_picture():
