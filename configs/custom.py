@@ -113,15 +113,14 @@ def _vqgan() -> dict:
             encoder=dict(blocks=2, **backbone),
             decoder=dict(blocks=3, **backbone),
             quantizer=dict(
-                name="vq",
+                name="ema",
                 codebook_size=1_024,
-                dim=8,  # few dimensions of length 1 keep every code in use (LlamaGen)
-                normalize=True,
+                dim=64,  # 8 above 4,096 codes, see docs/recipes.md
                 beta=0.25,
                 start_step=500,
                 blend_steps=500,
                 revive_every=100,
-                revive_until=5_000,
+                revive_until=20_000,
             ),
             dtype="bfloat16",
             remat=False,
@@ -250,7 +249,7 @@ def _make_small(vqgan: ConfigDict) -> None:
         patch_size=2, channels=32, multipliers=(1, 2, 4), blocks=1, **cheap
     )
     model.quantizer.update(codebook_size=512, start_step=250, blend_steps=250)
-    model.quantizer.update(revive_every=50, revive_until=1_500)
+    model.quantizer.update(revive_every=50, revive_until=3_000)
     vqgan.discriminator.update(channels=16, layers=2, norm="none")
     vqgan.update(
         l2_weight=2.0,

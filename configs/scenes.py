@@ -71,15 +71,14 @@ def _tokenizer(input, channels, classes, weights, codebook_weight) -> dict:  # n
             patch_size=2, channels=32, multipliers=(1, 2, 4), blocks=(1, 1, 0), **cheap
         ),
         quantizer=dict(
-            name="vq",
+            name="ema",
             codebook_size=512,
-            dim=8,
-            normalize=True,
+            dim=64,
             beta=0.25,
             start_step=250,
             blend_steps=250,
             revive_every=50,
-            revive_until=1_200,
+            revive_until=1_800,
         ),
         classes=classes,
     )
