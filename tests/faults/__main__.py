@@ -12,9 +12,10 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from driver import STAGES, Event, life, undisturbed, write_card
+from driver import STAGES, Event, life
 from pairs import live_as_two, two_undisturbed
 from pictures import lose_pictures
+from tiny_command import undisturbed, write_card
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from driver import (
+from driver import Event
+from tiny_command import (
     PATIENCE,
     STEPS,
-    Event,
     Run,
     assert_same,
     ended,

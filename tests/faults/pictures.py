@@ -4,8 +4,9 @@ import functools
 import random
 from pathlib import Path
 
-from driver import STEPS, Event, Run, ended, reached, step_said, until, write_card
+from driver import Event
 from PIL import Image
+from tiny_command import STEPS, Run, ended, reached, step_said, until, write_card
 
 PICTURES, SIZE = 40, 8
 LOST = 3

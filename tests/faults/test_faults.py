@@ -6,9 +6,10 @@ Every fault three times; `make faults` has many more.
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from driver import life, small_disk, undisturbed, write_card
+from driver import life, small_disk
 from pairs import live_as_two, two_undisturbed
 from pictures import lose_pictures
+from tiny_command import undisturbed, write_card
 
 LIVES = range(3)  # each has every fault of `driver` once
 SEED = 1
