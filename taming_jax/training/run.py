@@ -24,6 +24,7 @@ from taming_jax.training import loop, recipe, workdir
 from taming_jax.training.initial import check_start
 from taming_jax.training.mesh import batch_sharding, create_mesh, describe_devices
 from taming_jax.training.prior import make_prior_stage
+from taming_jax.training.sections import plain
 from taming_jax.training.stage import Stage
 from taming_jax.training.tokenizer import load_tokenizer
 from taming_jax.training.vqgan import make_vqgan_stage
@@ -39,7 +40,7 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | PurePath) -
       FloatingPointError, SystemExit: as `loop.train`.
       OSError, RuntimeError: as `workdir.storage_explained`.
     """
-    config, directory = recipe.plain(config), epath.Path(directory)
+    config, directory = plain(config), epath.Path(directory)
     for section in ("seed", "data", stage_name, "mesh"):
         if section not in config:
             raise ValueError(f"the recipe card has no config.{section}: it needs one")
