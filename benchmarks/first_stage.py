@@ -21,21 +21,20 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import first_stage_device
+from benchmarks.first_stage_cases import CASES, Case
 from taming_jax.compilation import jit, keep_programs
 from taming_jax.interop.layout import layout
 from taming_jax.interop.tables import to_theirs
 from taming_jax.models.perceptual import shapes_of
 from taming_jax.models.vqgan import VQGAN, decode_codes, encode_images
-from taming_jax.training.phases import Phase
 from taming_jax.training.recipe import VQGANRecipe
-from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import make_discriminator, make_init
 from taming_jax.training.vqgan_step import make_train_step
 
@@ -43,61 +42,6 @@ from taming_jax.training.vqgan_step import make_train_step
 # the second: Adam's first update is the sign of the gradient, and where that is next to
 # nothing rounding decides.
 CLOSE = (1e-3, 3e-2)
-
-
-class Case(NamedTuple):
-    """What is timed: a card's section, its pictures, and where the run stands."""
-
-    section: Mapping[str, Any]
-    size: int
-    batch: int
-    step: int
-    phase: Phase
-
-
-def paper(channels: int, size: int, batch: int, **more) -> Case:
-    """The paper's model and losses, all of them counting from the first step."""
-    backbone = {
-        "channels": channels,
-        "multipliers": (1, 1, 2, 2, 4),
-        "attention_resolutions": (16,),
-        "resolution": size,
-        "latent_channels": 256,
-    }
-    quantizer = {"name": "vq", "codebook_size": 16_384, "dim": 256, "legacy": True}
-    model = {"encoder": {"blocks": 2, **backbone}, "decoder": {"blocks": 3, **backbone}}
-    section = {
-        "model": model | {"quantizer": quantizer},
-        "discriminator": {"channels": channels // 2, "layers": 3, "norm": "batch"},
-        "learning_rate": 5.4e-5,
-        "optimizer": {"b1": 0.5, "b2": 0.9},
-        "steps": 1_000,
-        "batch_size": batch,
-        **more,
-    }
-    return Case(section, size, batch, 0, Phase(judged=True, frozen=False))
-
-
-def shapes(phase: Phase) -> Case:
-    """configs/shapes.py when quantization has begun, at one learning rate."""
-    from configs import shapes
-
-    card = plain(shapes.get_config())
-    section = card["vqgan"] | {"disc_start": 0, "adversarial_start": 0}
-    section["optimizer"] |= {"schedule": "constant", "warmup_steps": 0}
-    size, batch = card["data"]["image_size"], section["batch_size"]
-    return Case(section, size, batch, 1_000, phase)
-
-
-CASES = {
-    "shapes": partial(shapes, Phase(judged=False, frozen=False)),
-    "shapes-judged": partial(shapes, Phase(judged=True, frozen=False)),
-    "shapes-frozen": partial(shapes, Phase(judged=True, frozen=True)),
-    "paper-small": partial(paper, 32, 64, 4, perceptual_weight=0.0),
-    "paper-small-perceptual": partial(paper, 32, 64, 4),
-    "paper-medium": partial(paper, 64, 128, 2),
-    "imagenet": partial(paper, 128, 256, 1, discriminator={"channels": 64}),
-}
 
 
 def main() -> None:

@@ -71,16 +71,11 @@ def load_prior(
         module, params = at_grid(
             module, params, tuple(grid), None if is_raster(order) else order
         )
-    fingerprint, vqgan = facts["tokenizer"]["fingerprint"], None
-    if fingerprint is not None:
-        place = recipe.tokenizer or model.directory.parent
-        vqgan = load_vqgan(place, dtype, mesh, stage="vqgan")
-        told_by.check_tokenizer(model.directory, fingerprint, vqgan)
     return PretrainedPrior(
         module,
         params,
         vocabulary,
-        vqgan=vqgan,
+        vqgan=_tokenizer(model, recipe, dtype, mesh),
         condition_vqgan=condition_vqgan,
         recipe=recipe,
         class_names=facts["class_names"],
@@ -91,6 +86,17 @@ def load_prior(
         step=model.step,
         mesh=mesh,
     )
+
+
+def _tokenizer(model: stored.Stored, recipe: PriorRecipe, *how):
+    """The tokenizer that it was trained with; None of one converted without."""
+    fingerprint = model.record["facts"]["tokenizer"]["fingerprint"]
+    if fingerprint is None:
+        return None
+    place = recipe.tokenizer or model.directory.parent
+    vqgan = load_vqgan(place, *how, stage="vqgan")
+    told_by.check_tokenizer(model.directory, fingerprint, vqgan)
+    return vqgan
 
 
 def _placed(name: str, array: np.ndarray, mesh) -> jax.Array:
