@@ -69,8 +69,11 @@ def _prior(prior: ConfigDict, variant: str) -> ConfigDict:
     with prior.ignore_type():  # there it is a name
         prior.condition = CONDITIONS[variant]
     prior.condition_tokenizer = placeholder(str)
-    prior.model.condition_everywhere = variant == "label"  # for one token only
+    listed = variant in ("boxes", "points", "keypoints")  # these lie nowhere
+    prior.model.condition_everywhere = not listed
     prior.steps = 1_400 if variant in ("label", "none") else 1_000
+    if variant in MAPS:  # what is where is said: less is left to chance
+        prior.sampling.update(temperature=0.6, top_p=0.9)
     if variant in ("none", "coordinates"):  # there is nothing to be guided by
         prior.label_dropout, prior.sampling.guidance = 0.0, 1.0
     return prior

@@ -92,7 +92,7 @@ def _tell_maps(config: ConfigDict, kind: str, small: bool) -> None:
     maps.codebook_weight = 0.1 if classes else 1.0
     config.prior.condition = kind
     config.prior.condition_tokenizer = placeholder(str)
-    config.prior.model.condition_everywhere = False  # that is for one token
+    config.prior.model.condition_everywhere = True
 
 
 def _vqgan() -> dict:

@@ -18,7 +18,6 @@ CARD = "configs/custom.py:small_segmentation"
 HALF = {"channels": 4, "latent_channels": 4, "blocks": 0}
 SHORT = {"steps": 2, "batch_size": 4, "log_every": 2, "image_every": 2,
          "eval_every": 2, "checkpoint_every": 2}  # fmt: skip
-ONE_TOKEN = {"prior.model.condition_everywhere": False}  # what the card has is for one
 PRIOR = {"width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
 
 
@@ -170,7 +169,7 @@ def test_a_prior_of_maps_on_pictures_alone_says_where_to_put_them(
         for flag in flags(photos, run)
         if "_maps." not in flag and "config.condition_vqgan" not in flag
     ]
-    changes = {"prior.condition": "segmentation", **ONE_TOKEN}
+    changes = {"prior.condition": "segmentation"}
     arguments += [f"--config.{key}={value}" for key, value in changes.items()]
     line = refusal(capsys, train_prior, *arguments)
     assert "say where the maps of the pictures are by data.train_maps.segm" in line
@@ -180,7 +179,7 @@ def test_a_prior_is_told_where_in_its_picture_a_crop_lies(tokenizers, photos, tm
     run = tmp_path / "run"
     shutil.copytree(tokenizers / "vqgan", run / "vqgan")
     changes = {"data.zoom": 1.5, "prior.condition": "coordinates"}
-    train_prior(*flags(photos, run, **changes, **ONE_TOKEN))
+    train_prior(*flags(photos, run, **changes))
     record = json.loads((run / "prior" / "config.json").read_text())
     (told,) = record["facts"]["condition"]["told"]
     assert (told["cut"], load_prior(run).vocabulary.length) == (True, 4)
@@ -196,4 +195,4 @@ def test_a_class_that_the_tokenizer_has_not_ends_the_prior_in_a_line(
     for stage in ("vqgan", "condition_vqgan"):
         shutil.copytree(tokenizers / stage, run / stage)
     line = refusal(capsys, train_prior, *flags(root, run))
-    assert re.search(r"reach from 12 to 12 .*tokenizer has classes 0 to 10", line)
+    assert re.search(r"reach from 12 to 12 .*prior is told classes 0 to 10", line)
