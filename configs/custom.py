@@ -86,7 +86,6 @@ def _tell_maps(config: ConfigDict, kind: str, small: bool) -> None:
     maps.model.classes = classes
     maps.input = kind
     maps.update(adversarial_weight=0.0, sharpness_weight=0.0, perceptual_weight=0.0)
-    maps.decoder_only_start = None
     if classes:  # cross-entropy alone, whose numbers are small
         maps.update(l1_weight=0.0, l2_weight=0.0, difference_weight=0.0)
     maps.codebook_weight = 0.1 if classes else 1.0
@@ -264,7 +263,6 @@ def _make_small(vqgan: ConfigDict) -> None:
         disc_start=3_000,
         adversarial_start=3_100,
         adversarial_ramp=200,
-        decoder_only_start=3_000,
         image_every=500,
         eval_every=500,
         checkpoint_every=500,
