@@ -49,8 +49,8 @@ def changed(settings: Mapping, changes: Mapping[str, object]) -> dict:
 def _default(codes: int, steps: int) -> dict:
     """What configs/shapes.py does, in a narrower model and a shorter run.
 
-    But for the adversary, which works on the decoder alone here, with codes frozen: that
-    `adversary-on-all` is a little better was known only when all others had run.
+    But for the adversary, which works on the decoder alone here, with codes frozen:
+    that `adversary-on-all` is a little better was known only when all had run.
 
     Its quantizer is what was best of runs with 256 and 1,024 codes, seed 0: EMA, L2 or
     VQ, of 8, 16, 32 or 64 dimensions. In 64 a large codebook is not filled: of 16,384

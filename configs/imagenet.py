@@ -157,8 +157,8 @@ def _prior() -> dict:
 def _modern_vqgan() -> dict:
     """The paper's encoder and decoder with what later tokenizers have in common.
 
-    LlamaGen (Sun et al. 2024) reaches FID 2.19 with as many codes of eight dimensions in
-    40 epochs, IBQ (Shi et al. 2024) 1.37 with this adversary in 330. Here are 80.
+    LlamaGen (Sun et al. 2024) reaches FID 2.19 with as many codes of eight dimensions
+    in 40 epochs, IBQ (Shi et al. 2024) 1.37 with this adversary in 330. Here are 80.
     """
     return dict(
         model=dict(
