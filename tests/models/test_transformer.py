@@ -368,7 +368,10 @@ def shapes_of(model):
         ({"heads": 5}, "width=24 is not divided by heads=5"),
         ({"heads": 4, "rotary": True}, "multiple of 4, not 24 / 4"),
         ({"grid": None, "above": True}, r"need grid=\(height, width\)"),
-        ({"condition_everywhere": True, "condition_grids": ()}, "nothing of this one lies"),
+        (
+            {"condition_everywhere": True, "condition_grids": ()},
+            "nothing of this one lies",
+        ),
         (TOLD | {"prefix": 3}, "2 x 1 condition tokens from 2 on, and there are pref"),
         (TOLD | {"grid": None, "order": None}, r"a map needs grid=\(height, width\)"),
         ({"kv_heads": 2}, "heads=3 do not share kv_heads=2 evenly"),
