@@ -33,8 +33,8 @@ _BLUR = 1.5  # pixels: of a keypoint's place, to be learned
 class Recipe:
     """How a reader is made."""
 
-    widths: tuple[int, ...] = (32, 64, 96)  # at a half, a 4th, an 8th of the pixels
-    steps: int = 1_000
+    widths: tuple[int, ...] = (48, 96, 128)  # at a half, a 4th, an 8th of the pixels
+    steps: int = 2_500
     batch_size: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
