@@ -6,9 +6,9 @@
     L layers   S places a cache holds              G heads of keys    E D // heads
 
 All of these are one module by its fields. The logits at place t are of token t + 1 and
-depend on tokens 0..t only. Blocks lie in stacked parameters, axis 0 the layer, so that a
-deep model compiles to no more than a shallow one. `extend` goes on where a cache has got
-to, by any number of tokens, and gives the logits that the whole would have at once.
+depend on tokens 0..t only. Blocks lie in stacked parameters, axis 0 the layer, so that
+a deep model compiles to no more than a shallow one. `extend` goes on where a cache has
+got to, by any number of tokens, and gives the logits that the whole would have at once.
 """
 
 import dataclasses
