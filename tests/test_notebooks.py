@@ -1,5 +1,7 @@
 """The notebooks run from top to bottom, as they are and with files of one's own."""
 
+import base64
+import io
 import os
 from pathlib import Path
 
@@ -7,12 +9,14 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
+from PIL import Image
 
-from taming_jax.pictures import write_png
+from taming_jax.pictures import GAP, write_png
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 QUICKSTART = ROOT / "notebooks" / "quickstart.ipynb"
+MEGAPIXELS = ROOT / "notebooks" / "megapixels.ipynb"
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +50,18 @@ def printed(notebook) -> str:
 
 
 def pictures(notebook) -> int:
-    return sum(
-        "image/png" in output.get("data", ())
+    return len(sizes(notebook))
+
+
+def sizes(notebook) -> list[tuple[int, int]]:
+    """Width and height of each picture that is shown."""
+    shown = [
+        output["data"]["image/png"]
         for cell in notebook.cells
         for output in cell.get("outputs", ())
-    )
+        if "image/png" in output.get("data", ())
+    ]
+    return [Image.open(io.BytesIO(base64.b64decode(data))).size for data in shown]
 
 
 def test_quickstart_shows_its_pictures_and_its_device(tmp_path):
@@ -72,6 +83,12 @@ def test_quickstart_takes_a_published_checkpoint_and_ones_own_picture(tmp_path):
     )
     assert pictures(notebook) == 4
     assert "32 codes, stride 2: " in printed(notebook)
+
+
+def test_megapixels_shows_pictures_larger_than_its_prior_learned(tmp_path):
+    notebook = run(MEGAPIXELS, tmp_path)
+    assert "16 x 16 codes, one for 8 x 8 pixels" in printed(notebook)
+    assert sizes(notebook) == [(2 * (2 * 256 + GAP), 2 * 192)] * 4
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")))
