@@ -38,6 +38,8 @@ LEFT_OUT = {
     "make fuzz": "takes a minute; tests/fuzz reads a thousand",
     "python tests/fuzz": "is what `make fuzz` runs",
     "python -m benchmarks": "takes minutes, and measures this machine",
+    "python -m taming_jax sample --model scenes --condition docs/scene.png "
+    "--height 1024": "takes minutes; a smaller picture for the same map is drawn, too",
     "make lint": "is what tests/test_setup.py runs",
     "pip install": "changes the environment; tests/test_setup.py sees what it brings",
     "pip list": "belongs to the line after it",
@@ -116,12 +118,12 @@ MARKED = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A directory with the cards in it, and DIR: three classes, eight pictures each.
+    """The cards and the documents, and DIR: three classes, eight pictures of each.
 
     And small stand-ins for what others publish, by the names that they have there.
     """
     place = tmp_path_factory.mktemp("documents")
-    for name in ("configs", "launch", "train_vqgan.py", "train_prior.py"):
+    for name in ("configs", "docs", "launch", "train_vqgan.py", "train_prior.py"):
         (place / name).symlink_to(ROOT / name)
     draw = np.random.default_rng(0).integers
     for part, kind in itertools.product(("train", "val"), range(3)):
