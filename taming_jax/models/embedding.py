@@ -35,7 +35,8 @@ def embed(
         x += model.positions[positions.homes(places, model.prefix, shuffle)]
     target = positions.targets(places, model.prefix, shuffle)
     if model.target_positions:
-        x += _where(target >= 0, model.targets[_clipped(target, len(model.targets))])
+        at = jnp.clip(target, 0, len(model.targets) - 1)
+        x += _where(target >= 0, model.targets[at])
     if model.condition_everywhere:
         for at in positions.told(model, target):
             x += _where(target >= 0, model.embedding[_taken(history, at)])
@@ -55,7 +56,3 @@ def _taken(history, at) -> jax.Array:
 
 def _where(there, vectors) -> jax.Array:
     return jnp.where(there[..., None], vectors, 0.0)
-
-
-def _clipped(numbers, count: int) -> jax.Array:
-    return jnp.clip(numbers, 0, count - 1)
