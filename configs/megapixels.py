@@ -11,7 +11,7 @@ processor's time, and are as narrow as it takes to bring them along, as `scenes`
     python train_vqgan.py --config configs/megapixels.py --stage=condition_vqgan
     python train_prior.py --config configs/megapixels.py
     python -m taming_jax sample --workdir runs/megapixels --condition docs/scene.png \
-      --height 1024 --width 1024 --count 1 --batch_size 1 --output OUT
+      --height 1024 --width 1024 --count 1 --output OUT
 """
 
 from ml_collections import ConfigDict

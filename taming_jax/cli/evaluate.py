@@ -54,7 +54,6 @@ def run(args: argparse.Namespace) -> None:
     """Measures, prints a table, writes evaluation.json."""
     from taming_jax import data, load_prior, load_vqgan, processes, stored
     from taming_jax.files import write_json
-    from taming_jax.metrics import asked
 
     arguments.start_processes(args)
     path = arguments.model_path(args)
@@ -73,10 +72,8 @@ def run(args: argparse.Namespace) -> None:
         with processes.first_goes_first("the judge"):  # trained and kept by one of them
             judge = judges.judge(train, held_out, beside, args.seed)
     if is_prior:
-        reader = None
-        if set(asked.READ) & set(model.vocabulary.told):
-            with processes.first_goes_first("the reader"):
-                reader = _reader(train, beside, args.seed)
+        with processes.first_goes_first("the reader"):
+            reader = _reader(model.vocabulary.told, train, beside, args.seed)
         figures = _measure_prior(model, held_out, args, judge, reader)
     else:
         figures = _measure_vqgan(model, held_out, args, judge)
@@ -163,15 +160,25 @@ def _page_path(args, model, train):
     return place / "neighbours.png"
 
 
-def _reader(train, beside, seed: int):
+def _reader(told, train, beside, seed: int):
+    """Of all maps that the data have, so that one serves all conditions."""
+    from taming_jax.metrics import asked
     from taming_jax.metrics.reader import READS, reader_of
 
-    if not set(READS) <= set(train.example_spec):
-        print("no reader: the data have no maps to learn from")
+    if not (needed := asked.to_be_read(told)):
+        return None
+    maps = {"segmentation", "direct_segmentation"}.intersection(told)
+    regions = told[maps.pop()].channels if maps else len(train.region_names)
+    reads = [name for name in READS if name in train.example_spec]
+    reads = [name for name in reads if regions or name != "segmentation"]
+    if missing := needed.difference(reads):
+        print(f"no reader: the data have no {', '.join(sorted(missing))} to learn from")
         return None
     directory = beside.with_name("reader")
     print(f"reader in {directory}; trained first, if it is not there yet", flush=True)
-    return reader_of(train, directory=directory, seed=seed)
+    return reader_of(
+        train, directory=directory, seed=seed, reads=reads, regions=regions
+    )
 
 
 def _check_samples(args, held_out) -> None:

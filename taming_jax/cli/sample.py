@@ -156,7 +156,8 @@ def _draw(
     from taming_jax.cli.progress import Progress
     from taming_jax.pretrained.drawing import draw
 
-    batch_size = batch_over(args.batch_size)
+    # Few pictures are no full batch, and megapixels too dear to be thrown away.
+    batch_size = batch_over(min(args.batch_size, wanted.rows * wanted.each))
     draw_some = functools.partial(
         draw,
         prior,

@@ -44,8 +44,8 @@ class EmbeddedSource:
         self.chances = ("across", "down") if zoom > 1 else ()
         # Pictures drawn in one call, which share what a call of numpy costs.
         self.chunk = max(1, 32 // zoom**2)
-        self.class_names = tuple(dataset.CLASSES)
-        self.region_names = ("background", *self.class_names)
+        self.class_names = tuple(dataset.CLASSES) if zoom == 1 else ()
+        self.region_names = ("background", *dataset.CLASSES)
         self.bad = BadRecords(count)
         side = {"H": image_size, "W": image_size}
         self.example_spec = {

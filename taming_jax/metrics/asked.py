@@ -35,35 +35,45 @@ def _pixels(asked, pictures: np.ndarray) -> np.ndarray:
     return psnr(to_uint8(asked), pictures)
 
 
-def _boxes(asked: Mapping[str, Any], read: Mapping) -> np.ndarray:
+def _boxes(asked: Mapping[str, Any], found: np.ndarray) -> np.ndarray:
     places = np.asarray(asked["boxes"]), np.asarray(asked["box_classes"])
-    return truth.boxes_found(*places, read["segmentation"])
+    return truth.boxes_found(*places, found)
 
 
-# Kind -> name of the figure, and what it is of what was asked and what was read.
-READ: dict[str, tuple[str, Callable]] = {
+# Kind -> name of the figure, what has to be read, and what the figure is of what was
+# asked and that.
+READ: dict[str, tuple[str, str, Callable]] = {
     "segmentation": (
         "iou",
-        lambda asked, read: truth.iou(np.asarray(asked), read["segmentation"]),
+        "segmentation",
+        lambda asked, found: truth.iou(np.asarray(asked), found),
     ),
     "depth": (
         "depth_error",
-        lambda asked, read: truth.depth_error(_as_map(asked), read["depth"]),
+        "depth",
+        lambda asked, found: truth.depth_error(_as_map(asked), found),
     ),
     "edges": (
         "edge_f_score",
-        lambda asked, read: truth.edge_f_score(_as_map(asked), read["edges"]),
+        "edges",
+        lambda asked, found: truth.edge_f_score(_as_map(asked), found),
     ),
-    "boxes": ("boxes_found", _boxes),
-    "points": ("boxes_found", _boxes),
+    "boxes": ("boxes_found", "segmentation", _boxes),
+    "points": ("boxes_found", "segmentation", _boxes),
     "keypoints": (
         "keypoint_error",
-        lambda asked, read: truth.keypoint_error(np.asarray(asked), read["keypoints"]),
+        "keypoints",
+        lambda asked, found: truth.keypoint_error(np.asarray(asked), found),
     ),
 }
 READ |= {f"direct_{name}": READ[name] for name in ("segmentation", "depth", "edges")}
 # Likewise, of pictures as they are.
 COMPARED = {"low_resolution": {"psnr": _pixels, "psnr_of_8x8": _small}}
+
+
+def to_be_read(told) -> set[str]:
+    """What a reader has to read, that such conditions have all their figures."""
+    return {READ[name][1] for name in told if name in READ}
 
 
 def names(told, reader: Reader | None) -> list[str]:
@@ -87,8 +97,8 @@ def scores(
     wanted = [name for name in asked if name in READ and reader is not None]
     read = reader(pictures) if wanted else {}
     for name in wanted:
-        figure, score = READ[name]
-        measured[figure] = score(asked[name], read)
+        figure, what, score = READ[name]
+        measured[figure] = score(asked[name], read[what])
     for name in asked:
         for figure, score in COMPARED.get(name, {}).items():
             measured[figure] = score(asked[name], pictures)

@@ -59,7 +59,13 @@ class Reader:
 
 
 def reader_of(
-    train, *, directory, seed: int = 0, reads=READS, recipe=Recipe()
+    train,
+    *,
+    directory,
+    seed: int = 0,
+    reads=READS,
+    regions: int | None = None,
+    recipe=Recipe(),
 ) -> Reader:
     """The reader kept in `directory`, or a new one if that is of other data.
 
@@ -68,10 +74,12 @@ def reader_of(
       directory: of its two files; made if it is not there.
       seed: of the initial weights and of the order of the examples.
       reads: names of READS: all that it learns to read. Crops have no keypoints.
+      regions: so many classes have class maps; None: as many as the data name.
       recipe: how a new one is made.
 
     Raises:
-      ValueError: if the data have no maps to be read.
+      ValueError: if the data have no maps to be read, or do not name the classes of
+        these and nobody says how many there are.
     """
     if not reads or (unknown := set(reads) - set(READS)):
         raise ValueError(
@@ -84,6 +92,12 @@ def reader_of(
             f"a reader learns {', '.join(reads)}, and these data have no "
             f"{', '.join(missing)}: measure without it"
         )
+    named = len(train.region_names)
+    if "segmentation" in reads and not (regions or named):
+        raise ValueError(
+            "a reader learns class maps, and these data do not say how many classes "
+            "there are: give regions"
+        )
     identity = {
         "train": train.identity,
         "shape": train.example_spec["image"].shape,
@@ -92,10 +106,16 @@ def reader_of(
     }
     if reads != READS:
         identity["reads"] = reads
+    if regions and regions != named:
+        identity["regions"] = regions
     identity, directory = kept.as_read_back(identity), epath.Path(directory)
-    regions = len(train.class_names) + 1
     points = train.example_spec["keypoints"].shape[1] if "keypoints" in reads else 0
-    channels = {"segmentation": regions, "depth": 1, "edges": 1, "keypoints": points}
+    channels = {
+        "segmentation": regions or named,
+        "depth": 1,
+        "edges": 1,
+        "keypoints": points,
+    }
     network = Network(tuple((name, channels[name]) for name in reads), recipe.widths)
     there = kept.load(directory, "reader")
     if there is not None and there[1]["identity"] == identity:

@@ -118,6 +118,18 @@ def test_what_is_complete_is_not_drawn_again(workdir, output, tmp_path, monkeypa
     assert sample(workdir, tmp_path / "out", *REQUEST, "--batch_size", 4) == 0
 
 
+def test_one_picture_is_no_full_batch(workdir, tmp_path, monkeypatch):
+    drawn, generate = [], PretrainedPrior.generate
+
+    def counted(prior, keys, *args, **kwargs):
+        drawn.append(len(keys))
+        return generate(prior, keys, *args, **kwargs)
+
+    monkeypatch.setattr(PretrainedPrior, "generate", counted)
+    assert sample(workdir, tmp_path / "out", "--classes", "7", "--count", 1) == 0
+    assert drawn == [1]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

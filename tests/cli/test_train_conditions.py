@@ -170,6 +170,24 @@ def test_evaluate_has_a_reader_only_for_what_can_be_read(
     assert "boxes_found_of_originals" in capsys.readouterr().out
 
 
+def test_crops_have_no_judge_and_are_read_for_what_they_have(capsys, monkeypatch):
+    learned = {}
+
+    def reader_of(train, *, reads, regions, **_):
+        learned.update(reads=reads, regions=regions)
+        return lambda shown: {"segmentation": np.zeros(shown.shape[:3], int)}
+
+    monkeypatch.setattr("taming_jax.metrics.judge.judge_of", None)
+    monkeypatch.setattr("taming_jax.metrics.reader.reader_of", reader_of)
+    for stage in ("vqgan", "prior"):
+        flags = ["--model", "scenes", "--samples", "2", "--batch_size", "2"]
+        assert cli.main(["evaluate", "--stage", stage, *flags]) == 0
+    assert learned == {"reads": ["segmentation", "depth", "edges"], "regions": 11}
+    out = capsys.readouterr().out
+    assert "no judge: the data have no classes" in out
+    assert "iou_of_reconstructions" in out
+
+
 def test_an_exported_prior_has_the_tokenizer_of_its_condition_beside_it(
     of_maps, tmp_path
 ):

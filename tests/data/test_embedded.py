@@ -69,6 +69,8 @@ def test_crops_of_training_lie_anywhere_and_again_at_the_same_place():
 def test_crops_have_no_entries_of_whole_scenes():
     source = embedded(name="scenes", zoom=2)
     assert set(source.example_spec) == {"image", "segmentation", "depth", "edges"}
+    assert source.class_names == ()  # there is no label to be called anything
+    assert source.region_names == embedded(name="scenes").region_names
     assert source.identity != embedded(name="scenes").identity
 
 

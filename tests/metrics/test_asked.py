@@ -47,3 +47,9 @@ def test_each_kind_has_its_figure():
 def test_without_a_reader_there_is_what_needs_none():
     told = {"depth": None, "low_resolution": None, "label": None}
     assert asked.names(told, None) == ["psnr", "psnr_of_8x8"]
+
+
+def test_boxes_are_looked_for_in_a_class_map():
+    told = {"boxes": None, "edges": None, "label": None, "low_resolution": None}
+    assert asked.to_be_read(told) == {"segmentation", "edges"}
+    assert asked.to_be_read({"label": None}) == set()

@@ -83,6 +83,17 @@ def test_of_crops_it_reads_what_they_have(tmp_path):
     assert read["segmentation"].dtype == np.int32
 
 
+def test_of_data_that_do_not_name_their_classes_somebody_says_how_many(
+    source, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(source, "region_names", ())
+    maps = {"reads": ["segmentation"], "recipe": dataclasses.replace(QUICK, steps=2)}
+    with pytest.raises(ValueError, match="do not say how many classes there are"):
+        reader_of(source, directory=tmp_path, **maps)
+    reader = reader_of(source, directory=tmp_path, regions=13, **maps)
+    assert dict(reader.network.reads) == {"segmentation": 13}
+
+
 def test_what_nobody_can_read_is_refused(source, tmp_path):
     with pytest.raises(ValueError, match="a reader of smell: name"):
         reader_of(source, directory=tmp_path, reads=["smell"])
