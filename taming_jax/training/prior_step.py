@@ -70,7 +70,7 @@ def make_train_step(
         if recipe.random_order:
             shuffle = random_orders(_for(key, ORDER), tokens.shape, share)
             tokens = jnp.take_along_axis(tokens, shuffle, axis=1)
-        seen = _disturb(tokens, model.vocab_size, recipe.pkeep, key)
+        seen = disturb(tokens, model.vocab_size, recipe.pkeep, key)
 
         def differentiate(carry, sequences, part):
             rngs = {"dropout": jax.random.fold_in(_for(key, DROPOUT), part)}
@@ -194,12 +194,17 @@ def random_orders(key, shape: tuple[int, int], share) -> jax.Array:
     return jnp.where(shuffled, orders, jnp.arange(count)).astype(jnp.int32)
 
 
-def _disturb(tokens: Tokens, size: int, pkeep: float, key) -> Tokens:
-    """The original's pkeep: all but this share of tokens become random ones of all."""
+def disturb(tokens: Tokens, size: int, pkeep: float, key) -> Tokens:
+    """All but this share of the tokens become random ones, any of `size`."""
     if pkeep == 1:
         return tokens
     keep = jax.random.bernoulli(_for(key, KEEP), pkeep, tokens.shape)
     other = jax.random.randint(_for(key, REPLACE), tokens.shape, 0, size)
+    return disturbed(tokens, keep, other)
+
+
+def disturbed(tokens: Tokens, keep: jax.Array, other: Tokens) -> Tokens:
+    """Tokens where `keep` is true, elsewhere others (Esser et al. 2021, `pkeep`)."""
     return jnp.where(keep, tokens, other)
 
 
