@@ -1,5 +1,7 @@
 """Pictures of any size from a prior: what `sample` promises, and what it refuses."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,9 @@ from taming_jax.conditions.kinds import CodedMap
 from taming_jax.models.positions import part_of_grid
 from taming_jax.models.transformer import Transformer
 from taming_jax.orders import make_order
-from taming_jax.pretrained import PretrainedPrior, tiled
+from taming_jax.pretrained import PretrainedPrior, tiled, windowed
 from taming_jax.training.recipe import PriorRecipe
+from taming_jax.windows import Windows
 
 KEY = jax.random.key(0)
 LABELS = np.array([3, 0])
@@ -156,6 +159,22 @@ def test_a_published_prior_is_told_codes_of_the_whole_picture():
     assert prior.sample(KEY, condition, shape=(4, 6)).shape == (1, 4, 6)
     with pytest.raises(ValueError, match=r"int32 \[B, 4, 6\] of all of it.*\(1, 16\)"):
         prior.sample(KEY, np.zeros((1, 16), int), shape=(4, 6))
+
+
+def test_a_published_prior_is_told_a_map_where_its_windows_are():
+    """2 x 2 tokens of 4 x 4 codes: windows begin between two of them, too."""
+    prior = by_hand(4, any_grid=True)
+    prior.condition_vqgan = SimpleNamespace(
+        module=SimpleNamespace(classes=True),
+        stride=8,
+        encode=lambda maps, tile: maps[:, 4::8, 4::8],
+    )
+    maps = np.random.default_rng(0).integers(0, CODES, (1, 16, 24))
+    windows = Windows((4, 6), (4, 4))
+    told = windowed.told(prior, maps, windows, as_tokens=True)
+    assert_array_equal(told(0, 1), maps[:, 4:16:8, 8:20:8].reshape(1, 4))
+    codes = windowed.told(prior, maps[:, 4::8, 4::8], windows, as_tokens=True)
+    assert_array_equal(codes(0, 1), maps[:, 4::8, 4:20:8].reshape(1, 4))
 
 
 @pytest.mark.parametrize(

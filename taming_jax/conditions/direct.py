@@ -10,7 +10,8 @@ Legend: B pictures, S and s pixels along a side, C channels.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -109,25 +110,30 @@ class LowResolution:
         del variables
         if isinstance(asked, Coded):
             return asked.codes
-        grid = self._grid(asked, asked.shape[1] // self.side, key)
+        grid = self._grid(asked, [asked.shape[1] // self.side] * 2, key)
         return grid.reshape(len(asked), -1)
 
     def over(self, given: Any, shape: Sides, window: Sides) -> windows.Part:
         """What windows are told of small pictures of `shape` codes."""
         sides = windows.larger(self.side, shape, window)
         asked = self.checked(given, sides)
-        grid = self._grid(asked, asked.shape[1] // sides[0])
-        return windows.Part(grid, window, self.grid)
+        for axis, codes in enumerate(shape, start=1):  # to whole pixels of each code
+            pixels = asked.shape[axis]
+            asked = asked.repeat(codes // math.gcd(codes, pixels), axis)
+        parts = zip(asked.shape[1:3], sides, strict=True)
+        grid = partial(self._grid, part=[pixels // side for pixels, side in parts])
+        return windows.cut_from(asked, grid, shape, window, self.grid)
 
-    def _grid(self, asked, part: int, key=None) -> Tokens:
-        """A token for each part x part pixels: int32 [B,h,w]."""
+    def _grid(self, asked, part: Sequence[int], key=None) -> Tokens:
+        """A token for each so many pixels, down and across: int32 [B,h,w]."""
         count, height, width, _ = asked.shape
+        down, across = part
         parts = jnp.asarray(asked).reshape(
-            count, height // part, part, width // part, part, self.channels
+            count, height // down, down, width // across, across, self.channels
         )
         small = parts.mean((2, 4))  # [B,s,s,C]
         if key is not None and self.degraded:
-            small = _degraded(small, parts[:, :, part // 2, :, part // 2], key)
+            small = _degraded(small, parts[:, :, down // 2, :, across // 2], key)
         steps = jnp.round((small + 1) / 2 * (self.levels - 1)).astype(jnp.int32)
         scale = self.levels ** np.arange(self.channels)[::-1]
         return (steps * scale).sum(-1).astype(jnp.int32)
@@ -230,8 +236,9 @@ class Coordinates:
     def over(self, given: Any, shape: Sides, window: Sides) -> windows.Part:
         """What windows are told of the coordinates of pictures of `shape` codes."""
         sides = windows.larger(self.image_size, shape, window)
-        grid = quantize(self.checked(given, sides), self.stride, self.steps)
-        return windows.Part(grid, window, self.grid)
+        grid = partial(quantize, stride=self.stride, steps=self.steps)
+        maps = self.checked(given, sides)
+        return windows.cut_from(maps, grid, shape, window, self.grid)
 
     def missing(self) -> str:
         """What to say where nothing was given."""

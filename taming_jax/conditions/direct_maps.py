@@ -114,7 +114,8 @@ class DirectMap:
         """What windows are told of maps of pictures of `shape` codes."""
         windows.larger(self.side, shape, window)  # refuses fractions of a token
         sides = windows.larger(self.image_size, shape, window)
-        return windows.Part(self._grid(self.checked(given, sides)), window, self.grid)
+        maps = self.checked(given, sides)
+        return windows.cut_from(maps, self._grid, shape, window, self.grid)
 
     def _grid(self, asked) -> Tokens:
         """A token for each part of the map: int32 [B,h,w]."""

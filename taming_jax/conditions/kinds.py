@@ -19,6 +19,7 @@ Legend: B pictures, n tokens of each, S or s pixels along a side.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -221,8 +222,8 @@ class CodedMap:
         sides, reduced = (
             windows.larger(side, shape, window) for side in (self.image_size, self.side)
         )
-        codes = self._codes(self.checked(given, sides), reduced)
-        return windows.Part(jnp.asarray(codes, jnp.int32), window, self.grid)
+        maps, encode = self.checked(given, sides), partial(self._codes, sides=reduced)
+        return windows.cut_from(maps, encode, shape, window, self.grid)
 
     def _codes(self, asked, sides: Sides, variables=None) -> Codes:
         """Of maps, reduced to such sides."""

@@ -11,11 +11,12 @@ Legend: B pictures, n tokens, M objects, H and W sides of a picture in codes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import lax
 
@@ -37,12 +38,14 @@ class Same:
 
 @struct.dataclass
 class Part:
-    """Of a grid of tokens what lies in the window.
+    """Of grids of tokens that cover the picture what lies in the window.
 
-    tokens: int32 [B,H',W'] of the whole picture.
+    tokens: int32 [B,P,Q,H',W']. Where a window is told fewer tokens than it has codes
+      it may begin between two of them: P x Q grids, each begins so many codes further
+      down and across, and those cut from a window's phase begin where it does. With
+      P = Q = 1 it gets the tokens from that on in which it begins.
     window: H and W of a window, in codes.
-    told: tokens of a window, down and across. Where these are fewer than codes, a
-      window that begins between two of them gets those from the first on.
+    told: tokens of a window, down and across.
     """
 
     tokens: Tokens
@@ -50,10 +53,12 @@ class Part:
     told: Sides = struct.field(pytree_node=False)
 
     def __call__(self, top, left) -> Tokens:
-        begins = zip((top, left), self.told, self.window, strict=True)
-        starts = (0, *(at * few // many for at, few, many in begins))
-        count = len(self.tokens)
-        part = lax.dynamic_slice(self.tokens, starts, (count, *self.told))
+        count, *phases = self.tokens.shape[:3]
+        phase = [at % many for at, many in zip((top, left), phases, strict=True)]
+        begins = zip((top, left), phase, self.told, self.window, strict=True)
+        starts = ((at - over) * few // many for at, over, few, many in begins)
+        sizes = count, 1, 1, *self.told
+        part = lax.dynamic_slice(self.tokens, (0, *phase, *starts), sizes)
         return part.reshape(count, -1)
 
 
@@ -116,6 +121,46 @@ class Together:
     def __call__(self, top, left) -> Tokens:
         told = zip(self.parts, self.firsts, strict=True)
         return jnp.concatenate([f + part(top, left) for part, f in told], axis=1)
+
+
+def cut_from(
+    maps, tokens: Callable[[Any], Tokens], shape: Sides, window: Sides, told: Sides
+) -> Part:
+    """What windows are told of maps of which a window's crop gives `told` tokens.
+
+    Args:
+      maps: [B,S,T,...] of pictures, with a whole number of pixels for each code.
+      tokens: maps of this size -> tokens int32 [B,H',W'] of all of them. Those of maps
+        that begin further down or across end in their edge, which no window shows.
+      shape: (h, w) of the pictures, in codes.
+      window: of a window.
+      told: tokens of a window, down and across.
+    """
+    sides = zip(shape, maps.shape[1:3], window, told, strict=True)
+    rows, columns = (
+        [pixels * at // size for at in range(_phases(size, many, few))]
+        for size, pixels, many, few in sides
+    )
+    grids = [[tokens(_from(maps, row, column)) for column in columns] for row in rows]
+    # One after the other, for maps may be large: what is kept of each are its tokens.
+    grids = jnp.stack([jnp.stack(across, axis=1) for across in grids], axis=1)
+    return Part(grids.astype(jnp.int32), window, told)
+
+
+def _phases(size: int, many: int, few: int) -> int:
+    """At how many codes after a token a window can begin."""
+    return 1 if size == many else many // math.gcd(many, few)
+
+
+def _from(maps, row: int, column: int):
+    """Maps from a pixel on, as large as before: their edge goes on."""
+    if row == column == 0:
+        return maps
+    rows, columns = (
+        np.minimum(np.arange(start, start + side), side - 1)
+        for start, side in zip((row, column), maps.shape[1:3], strict=True)
+    )
+    return maps[:, rows][:, :, columns]
 
 
 def larger(side: int, shape: Sides, window: Sides) -> Sides:

@@ -55,6 +55,18 @@ def encoded(vqgan: PretrainedVQGAN, maps) -> Codes:
     return vqgan.encode(maps, tile=tiled.tile_for(vqgan.module, maps.shape))
 
 
+def is_map(given, vqgan: PretrainedVQGAN | None, grid: tuple[int, int]) -> bool:
+    """Whether that is a map, which a published prior's tokenizer reads.
+
+    Else it is codes already, of which `grid` says how many there would be.
+    """
+    asked = np.asarray(given)
+    if vqgan is None or asked.ndim != (3 if vqgan.module.classes else 4):
+        return False
+    largest = vqgan.stride * max(grid)
+    return not vqgan.module.classes or max(asked.shape[1:]) >= largest
+
+
 def codes_of_map(
     given, vqgan: PretrainedVQGAN | None, grid: tuple[int, int]
 ) -> Codes | Any:
@@ -62,13 +74,10 @@ def codes_of_map(
 
     Reduced to the nearest pixels where `grid`, how many codes it is told, asks for it.
     """
-    asked = np.asarray(given)
-    if vqgan is None or asked.ndim != (3 if vqgan.module.classes else 4):
+    if not is_map(given, vqgan, grid):
         return given
     sides = tuple(vqgan.stride * side for side in grid)
-    if vqgan.module.classes and max(asked.shape[1:]) < max(sides):
-        return given  # codes already
-    return encoded(vqgan, resized(asked, *sides))
+    return encoded(vqgan, resized(np.asarray(given), *sides))
 
 
 def check_tokenizer(directory, fingerprint: str, vqgan: PretrainedVQGAN) -> None:

@@ -136,18 +136,30 @@ def _told_tokens(prior, condition, windows: Windows):
     side = math.isqrt(many)
     grid = told_in.larger(side, windows.shape, prior.grid)
     part = told_in.larger(side, windows.window, prior.grid)
-    codes = told_by.codes_of_map(condition, prior.condition_vqgan, grid)
-    allowed = range(prior.module.vocab_size)
-    tokens = requests.tokens(codes, prior.told, allowed)
-    if np.shape(codes) == (len(tokens), *grid) and side**2 == many:
-        tokens = tokens.reshape(-1, *grid)
-        return told_in.Part(jnp.asarray(tokens), windows.window, part)
+    vqgan, allowed = prior.condition_vqgan, range(prior.module.vocab_size)
+
+    def tokens_of(given):
+        codes = told_by.codes_of_map(given, vqgan, grid)
+        return requests.tokens(codes, prior.told, allowed)
+
+    if side**2 == many and told_by.is_map(condition, vqgan, grid):
+        return told_in.cut_from(
+            np.asarray(condition),
+            lambda maps: tokens_of(maps).reshape(-1, *grid),
+            windows.shape,
+            windows.window,
+            part,
+        )
+    tokens = tokens_of(condition)
+    if np.shape(condition) == (len(tokens), *grid) and side**2 == many:
+        tokens = jnp.asarray(tokens).reshape(-1, 1, 1, *grid)
+        return told_in.Part(tokens, windows.window, part)
     if tokens.shape[1] == many == 1:
         return told_in.Same(jnp.asarray(tokens))
     raise ValueError(
         f"a picture of {windows.shape} codes is told {prior.told} as codes int32 [B, "
         f"{grid[0]}, {grid[1]}] of all of it, out of which each window is cut; the "
-        f"condition is {np.shape(codes)}"
+        f"condition is {np.shape(condition)}"
     )
 
 

@@ -33,12 +33,40 @@ def test_a_map_is_cut_as_the_picture_is(top, left):
     assert_array_equal(told(top, left), CODED.tokens(CODED.checked(crop)))
 
 
-@pytest.mark.parametrize(("top", "left"), [(0, 0), (2, 6), (4, 8)])
-def test_a_map_without_a_tokenizer_is_cut_likewise(top, left):
-    kind = DirectMap(("segmentation", False), 32, side=4, levels=9)
+PLACES = [(0, 0), (3, 5), (4, 7)]
+
+
+@pytest.mark.parametrize(("top", "left"), PLACES)
+@pytest.mark.parametrize("side", [2, 4, 8])
+def test_a_map_without_a_tokenizer_is_cut_likewise(side, top, left):
+    """Of fewer places than codes, too, between which a window may begin."""
+    kind = DirectMap(("segmentation", False), 32, side=side, levels=9)
     crop = MAPS[:, 4 * top : 4 * top + 32, 4 * left : 4 * left + 32]
     told = kind.over(MAPS, SHAPE, WINDOW)
     assert_array_equal(told(top, left), kind.tokens(kind.checked(crop)))
+
+
+@pytest.mark.parametrize(("top", "left"), PLACES)
+@pytest.mark.parametrize(("stride", "side"), [(8, 16), (8, 32), (16, 32)])
+def test_a_map_of_fewer_tokens_than_codes_is_cut_where_the_window_is(
+    stride, side, top, left
+):
+    """Reduced before it is encoded, too; codes are the middles of patches."""
+
+    def middles(variables, maps):
+        return maps[:, stride // 2 :: stride, stride // 2 :: stride]
+
+    kind = CodedMap(("segmentation", False), 32, side, stride, 9, 9, middles)
+    crop = MAPS[:, 4 * top : 4 * top + 32, 4 * left : 4 * left + 32]
+    told = kind.over(MAPS, SHAPE, WINDOW)
+    assert_array_equal(told(top, left), kind.tokens(kind.checked(crop)))
+
+
+def test_of_a_side_as_long_as_a_window_a_map_is_encoded_once():
+    """Where no window begins between two tokens there is one grid of them."""
+    kind = DirectMap(("segmentation", False), 32, side=4, levels=9)
+    told = kind.over(MAPS[:, :32], (8, 16), WINDOW)
+    assert told.tokens.shape == (2, 1, 2, 4, 8)
 
 
 def test_coordinates_are_of_the_whole_picture():
@@ -48,13 +76,22 @@ def test_coordinates_are_of_the_whole_picture():
 
 
 def test_small_pictures_are_cut_between_their_pixels():
-    """4 pixels to a window of 8 codes: it begins with the pixel that it begins in."""
-    kind = LowResolution(side=4)
+    """4 pixels to a window of 8 codes: as if each were the four that it stands for."""
+    kind = LowResolution(side=4, levels=256)
     small = DRAWS.uniform(-1, 1, (1, 6, 8, 3)).astype(np.float32)
     told = kind.over(small, SHAPE, WINDOW)
-    crop = kind.tokens(kind.checked(small[:, 1:5, 3:7]))
-    assert_array_equal(told(2, 6), crop)
-    assert_array_equal(told(3, 7), crop)
+    assert_array_equal(told(2, 6), kind.tokens(kind.checked(small[:, 1:5, 3:7])))
+    crop = small.repeat(2, 1).repeat(2, 2)[:, 3:11, 7:15]
+    assert_array_equal(told(3, 7), kind.tokens(kind.checked(crop)))
+
+
+@pytest.mark.parametrize(("top", "left"), PLACES)
+def test_pictures_to_be_made_small_are_cut_before(top, left):
+    kind = LowResolution(side=4, levels=256)
+    large = DRAWS.uniform(-1, 1, (1, 48, 64, 3)).astype(np.float32)
+    crop = large[:, 4 * top : 4 * top + 32, 4 * left : 4 * left + 32]
+    told = kind.over(large, SHAPE, WINDOW)(top, left)
+    assert_array_equal(told, kind.tokens(kind.checked(crop)))
 
 
 def test_a_large_small_picture_is_drawn_as_its_windows_are_told_it():

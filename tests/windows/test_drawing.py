@@ -42,7 +42,8 @@ MODERN = Transformer(
 
 
 def part_of(condition):
-    return told_in.Part(jnp.asarray(condition), (SIDE, SIDE), (SIDE, SIDE))
+    tokens = jnp.asarray(condition)[:, None, None]
+    return told_in.Part(tokens, (SIDE, SIDE), (SIDE, SIDE))
 
 
 def draw(condition=CONDITION, windows=WINDOWS, *, seed=0, **settings):
