@@ -2,7 +2,9 @@
 
     CASES["paper-small"]() -> Case
 
-The paper's need none of configs/: they run where ml_collections is not installed.
+The demo's have the quantizer vq in the place of the card's ema: the twin in PyTorch
+learns all of it by one optimizer. The paper's need none of configs/: they run where
+ml_collections is not installed.
 """
 
 from collections.abc import Mapping
@@ -47,14 +49,21 @@ def paper(channels: int, size: int, batch: int, **more) -> Case:
 
 
 def shapes(phase: Phase) -> Case:
-    """configs/shapes.py when quantization has begun, at one learning rate."""
+    """configs/shapes.py with vq, when quantization has begun, at one learning rate."""
     from configs import shapes
 
     card = plain(shapes.get_config())
     section = card["vqgan"] | {"disc_start": 0, "adversarial_start": 0}
     section["optimizer"] |= {"schedule": "constant", "warmup_steps": 0}
+    section["model"]["quantizer"] |= {"name": "vq"}
     size, batch = card["data"]["image_size"], section["batch_size"]
     return Case(section, size, batch, 1_000, phase)
+
+
+def check_twin(model: Mapping[str, Any]) -> None:
+    """Raises ValueError for a model whose quantizer the twin in PyTorch has not."""
+    if (name := model["quantizer"].get("name", "vq")) != "vq":
+        raise ValueError(f"the PyTorch twin has the quantizer vq, not {name}")
 
 
 CASES = {

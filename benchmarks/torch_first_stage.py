@@ -14,6 +14,7 @@ import numpy as np
 import torch  # noqa: TID253 (this file is about it)
 import torch.nn.functional as nnf  # noqa: TID253
 
+from benchmarks.first_stage_cases import check_twin
 from benchmarks.torch_networks import JUDGE, LPIPS, TorchNetworks
 from taming_jax.training.nll import IMAGE_TERMS
 from taming_jax.training.phases import Phase
@@ -45,8 +46,7 @@ class TorchFirstStage(TorchNetworks):
         half: bool = False,
         compiled: bool = False,
     ):
-        if (name := recipe.model["quantizer"].get("name", "vq")) != "vq":
-            raise ValueError(f"the PyTorch twin has the quantizer vq, not {name}")
+        check_twin(recipe.model)
         self.loss = recipe.loss
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.device, self.half = device, half
