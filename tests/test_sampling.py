@@ -43,8 +43,10 @@ def full_logits(prefix, tokens):
 
 @pytest.mark.parametrize("k", [1, 5, 24])
 def test_top_k_keeps_ties_as_the_original_does(k):
+    """Its transformer's own filter, and that of the prior around it."""
     filtered = filter_logits(LOGITS, top_k=k)
     assert_array_equal(filtered, FILTERS.outputs[f"net2net_top_k_{k}"])
+    assert_array_equal(filtered, FILTERS.outputs[f"mingpt_top_k_{k}"])
 
 
 @pytest.mark.parametrize("k", [0, 1, 5, 24])
@@ -76,8 +78,14 @@ def test_filters_work_on_what_is_removed_already():
     assert_array_equal(filtered, [1.0, -np.inf, 2.0])
 
 
-def test_greedy_is_the_original_s_with_its_cache():
-    assert_array_equal(draw(greedy=True), CASE.outputs["greedy_with_past"])
+@pytest.mark.parametrize("top_k", [None, 5])
+def test_greedy_is_the_original_s_with_its_cache_and_without(top_k):
+    """A filter does not change which is the likeliest."""
+    tokens = draw(greedy=True, top_k=top_k)
+    past = "greedy_with_past" + ("_topk" if top_k else "")
+    assert_array_equal(tokens, CASE.outputs[past])
+    whole = CASE.outputs["greedy_full"]
+    assert_array_equal(np.concatenate([PREFIX, tokens], axis=1), whole)
 
 
 def test_tokens_are_drawn_by_the_logits_without_a_cache():

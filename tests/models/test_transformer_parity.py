@@ -1,8 +1,8 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from golden import golden, gpt_fields
 from numpy.testing import assert_allclose, assert_array_equal
@@ -28,6 +28,13 @@ def test_logits_equal_the_originals(original):
     assert_allclose(logits, case.outputs["logits"], **case.tolerance("logits"))
 
 
+def test_the_loss_equals_the_originals(original):
+    case, model, variables = original
+    logits = jax.jit(model.apply)(variables, case.inputs["idx"])
+    found = mean_loss(logits, case.inputs["targets"])
+    assert_allclose(found, case.outputs["loss"], **case.tolerance("loss"))
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -51,24 +58,44 @@ def gradients(original):
 
     def loss(params):
         logits = model.apply({"params": params}, case.inputs["idx"], train=True)
-        chosen = jax.nn.one_hot(case.inputs["targets"], logits.shape[-1])
-        return -jnp.mean(jnp.sum(chosen * jax.nn.log_softmax(logits), axis=-1))
+        return mean_loss(logits, case.inputs["targets"])
 
     return to_theirs(GPT, jax.jit(jax.grad(loss))(variables["params"]))
 
 
-def test_cached_logits_equal_the_originals(original):
+def mean_loss(logits, targets):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+
+
+@pytest.fixture(scope="module", params=["", "_n_unmasked"])
+def cached(request, original):
+    """(how outputs' names end, cache, logits) of the original's sequences, in turn."""
     case, model, variables = original
-    drawn = np.concatenate(
-        [case.inputs["cond"], case.outputs["greedy_with_past"][:, :-1]], axis=1
+    model = model.clone(
+        unmasked=case.config["n_unmasked_variant"] * bool(request.param)
     )
+    drawn = case.outputs[f"greedy_with_past{request.param}"]
+    drawn = np.concatenate([case.inputs["cond"], drawn[:, :-1]], axis=1)
     extend = jax.jit(partial(model.apply, method="extend"))
     cache, logits = model.empty_cache(*drawn.shape), []
     for token in drawn.astype(np.int32).T:
         one, cache = extend(variables, token[:, None], cache)
         logits.append(one[:, 0])
-    expected = case.outputs["cached_logits"].swapaxes(0, 1)
-    assert_allclose(logits, expected, **case.tolerance("cached_logits"))
+    return request.param, cache, np.stack(logits, axis=1)
+
+
+def test_cached_logits_equal_the_originals(original, cached):
+    case, (end, _, logits) = original[0], cached
+    name = f"cached_logits{end}"
+    assert_allclose(logits, case.outputs[name], **case.tolerance(name))
+
+
+def test_keys_and_values_in_the_cache_equal_the_originals(original, cached):
+    """Of the second token, which is what the original's second pass returns."""
+    case, (end, cache, _) = original[0], cached
+    found = np.stack([cache.keys, cache.values], axis=1)[:, :, :, :, 1:2]
+    name = f"present_step1{end}"
+    assert_allclose(found, case.outputs[name], **case.tolerance(name))
 
 
 # The original's options: vectors before the tokens, places that see each other.
@@ -118,3 +145,4 @@ def test_one_by_one_unmasked_places_do_not_see_what_follows(original, unmasked):
     settings = {"count": 36, "codes": model.vocab_size, "greedy": True}
     tokens = sample_tokens(model, variables["params"], keys, prefix, **settings)
     assert_array_equal(tokens, case.outputs["greedy_with_past_n_unmasked"])
+    assert_array_equal(tokens, case.outputs["greedy_with_past_topk_n_unmasked"])
