@@ -15,6 +15,7 @@ STRIDE, STEPS = CASE.config["params"]["down_factor"], CASE.config["params"]["n_e
 def test_the_original_s_tokens_and_what_they_say(name):
     tokens = quantize(CASE.inputs[name][:, 0], STRIDE, STEPS)
     assert_array_equal(tokens, CASE.outputs[f"{name}/indices"][:, 0])
+    assert_array_equal(tokens, CASE.outputs[f"{name}/quant"][:, 0])
     said, expected = restore(tokens, STRIDE, STEPS), CASE.outputs[f"{name}/decoded"]
     assert_allclose(said, expected[:, 0], **CASE.tolerance(f"{name}/decoded"))
 
@@ -26,10 +27,12 @@ def test_the_original_s_resizing(side):
     assert_array_equal(resized(maps, side), expected)
 
 
-@pytest.mark.parametrize("side", [8, 12])
+@pytest.mark.parametrize("side", CASE.config["downsample_cond_size"])
 def test_the_original_s_smaller_conditions(side):
+    """Its size -1 is that of the map."""
     maps = np.concatenate([CASE.inputs["ramp"], CASE.inputs["random"]])[:, 0]
-    tokens = quantize(resized(maps, side), STRIDE, STEPS)
+    tokens = quantize(maps if side == -1 else resized(maps, side), STRIDE, STEPS)
+    assert_array_equal(tokens, CASE.outputs[f"cond_{side}/quant"][:, 0])
     assert_array_equal(tokens.reshape(2, -1), CASE.outputs[f"cond_{side}/indices"])
 
 

@@ -59,6 +59,9 @@ def test_the_original_s_inverse(index):
     assert_allclose(places, geometry, rtol=0, atol=1e-12)  # as the index says
     said = np.column_stack([read.classes[0], read.flags[0]])[there]
     assert_array_equal(said, CASE.outputs[out + "flags"])
+    bits = np.left_shift(1, np.arange(len(FLAGS)))
+    tokens = said[:, 0] + layout(run).classes * (said[:, 1:] @ bits)
+    assert_array_equal(tokens, CASE.outputs[out + "representation"])
     if read.crop is not None:
         crop = CASE.outputs[out + "crop"]
         assert_allclose(sized(read.crop[0]), crop, rtol=0, atol=1e-12)
