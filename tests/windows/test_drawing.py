@@ -82,12 +82,18 @@ def by_full_passes(model, params, told, codes, windows):
 def test_greedy_codes_are_the_original_s(at_once):
     found = draw(greedy=True, at_once=at_once)
     assert_array_equal(found[0], CASE.outputs["final"])
+    trace = CASE.outputs["trace"].T
+    assert_array_equal(found[0, trace[0], trace[1]], trace[8])
 
 
 def test_logits_of_each_place_are_the_original_s():
     """Computed as the sampler does, from the original's codes up to each place."""
     steps = schedule(WINDOWS, at_once=1)
     tops, lefts = WINDOWS.origins
+    row, column, *local, top, bottom, left, right = CASE.outputs["trace"][:, :8].T
+    assert_array_equal([tops[row], lefts[column]], [top, left])
+    assert_array_equal([row - top, column - left], local)
+    assert_array_equal([bottom - top, right - left], np.full((2, row.size), SIDE))
     final, part = CASE.outputs["final"][None], part_of(CONDITION)
     order = np.lexsort((steps.blocks[:, 0], steps.rows[:, 0]))  # by rows
     before = lengths(WINDOWS, steps)[order, 0]

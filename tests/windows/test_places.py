@@ -33,6 +33,24 @@ def test_windows_are_the_sampling_script_s(side, shape):
     assert_array_equal([bottom - top, right - left], np.full((2, len(trace)), side))
 
 
+@pytest.mark.parametrize(("side", "shape"), CASES)
+def test_codes_by_what_windows_show_are_the_sampling_script_s(side, shape):
+    """Its stand-in for a model hangs on every token up to the place that is drawn."""
+    name, sizes = f"W{side}_{shape[0]}x{shape[1]}", TRACES.config["V"]
+    condition, codes = TRACES.inputs[f"{name}/cond"], np.zeros(shape, int)
+    tops, lefts = windows_of(side, shape).origins
+    for row, column in np.ndindex(shape):
+        window = np.s_[
+            tops[row] : tops[row] + side, lefts[column] : lefts[column] + side
+        ]
+        tokens = np.concatenate([condition[window].ravel(), codes[window].ravel()])
+        last = side**2 - 1 + (row - tops[row]) * side + column - lefts[column]
+        weighed = np.arange(1, last + 2) * tokens[: last + 1]
+        codes[row, column] = (weighed.sum() + 7 * last) % sizes
+    assert_array_equal(codes, TRACES.outputs[f"{name}/final"])
+    assert_array_equal(codes.ravel(), TRACES.outputs[f"{name}/trace"][:, 8])
+
+
 @pytest.mark.parametrize(("side", "shape"), SCENES)
 def test_with_one_less_before_the_place_they_are_the_scene_script_s(side, shape):
     center = ((side - 1) // 2,) * 2
@@ -46,10 +64,16 @@ def test_with_one_less_before_the_place_they_are_the_scene_script_s(side, shape)
 def test_a_place_s_context_is_what_its_window_shows_before_it(side, shape):
     windows = windows_of(side, shape, center=((side - 1) // 2,) * 2)
     steps = schedule(windows, at_once=1)
-    assert_array_equal(
-        lengths(windows, steps)[np.lexsort((steps.blocks[:, 0], steps.rows[:, 0])), 0],
-        scene(side, shape, "context_len"),
-    )
+    order = np.lexsort((steps.blocks[:, 0], steps.rows[:, 0]))  # by rows
+    before = lengths(windows, steps)[order, 0]
+    assert_array_equal(before, scene(side, shape, "context_len"))
+    tops, lefts = windows.origins
+    numbers, sums = np.arange(np.prod(shape)).reshape(shape), []
+    for (row, column), count in zip(np.ndindex(shape), before, strict=True):
+        top, left = tops[row], lefts[column]
+        seen = numbers[top : top + side, left : left + side].ravel()[:count]
+        sums.append(np.arange(1, count + 1) @ seen)
+    assert_array_equal(sums, scene(side, shape, "context_checksum"))
 
 
 @pytest.mark.parametrize(("side", "shape"), SCENES)
