@@ -18,6 +18,7 @@ from taming_jax.conditions.table import (
     CONDITIONS,
     Condition,
     as_facts,
+    check_classes,
     coded,
     requested,
 )
@@ -69,7 +70,13 @@ def described(
 
 
 def written(conditions: Mapping[str, Condition], batch: Mapping) -> dict[str, Any]:
-    """The fields of a batch's examples: tokens int32 [B,n], or entries."""
+    """The fields of a batch's examples: tokens int32 [B,n], or entries.
+
+    Raises:
+      ValueError: for class maps with classes that are not told: training sees tokens
+        only.
+    """
+    check_classes(conditions, batch)
     values = {}
     for name, kind in conditions.items():
         for field in fields(name, kind):

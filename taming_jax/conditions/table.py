@@ -43,7 +43,7 @@ def requested(condition: Any) -> tuple[tuple[str, dict[str, Any]], ...]:
 
     Raises:
       ValueError: for a name that there is not, twice the same one, two that need a
-        tokenizer, or an option that a kind does not have.
+        tokenizer, an option that a kind does not have, or a value that it cannot have.
     """
     several = condition if isinstance(condition, list | tuple) else [condition]
     made = []
@@ -64,6 +64,8 @@ def requested(condition: Any) -> tuple[tuple[str, dict[str, Any]], ...]:
                 f"condition {name!r} has no option {odd[0]!r}: it has "
                 f"{', '.join(known) or 'none'}"
             )
+        for option, value in options.items():
+            _check_option(name, option, value)
         made.append((name, options))
     names = [name for name, _ in made]
     if not names or len(set(names)) < len(names):
@@ -74,6 +76,15 @@ def requested(condition: Any) -> tuple[tuple[str, dict[str, Any]], ...]:
             "since there is one tokenizer of the condition"
         )
     return tuple(made)
+
+
+def _check_option(name: str, option: str, value: Any) -> None:
+    """Raises ValueError for what is neither a count nor, of a switch, True or False."""
+    types = {field.name: field.type for field in dataclasses.fields(CONDITIONS[name])}
+    wanted = types[option]
+    if type(value) is not wanted or (wanted is int and value < 1):
+        what = "True or False" if wanted is bool else "a whole number of at least 1"
+        raise ValueError(f"condition {name!r} has {option}={value!r}: give {what}")
 
 
 def coded(names) -> list[str]:
@@ -87,6 +98,27 @@ def conditions_for(condition: Any, data: Data) -> dict[str, Condition]:
         name: CONDITIONS[name].of(data, name, **options)
         for name, options in requested(condition)
     }
+
+
+def check_classes(conditions: Mapping[str, Condition], batch: Mapping) -> None:
+    """Raises ValueError for class maps of a batch with classes that are not told.
+
+    What is compiled would take one for none, or for what another condition says.
+
+    batch: examples with their "index"; without "segmentation" there is nothing wrong.
+    """
+    maps = batch.get("segmentation")
+    for name in ("segmentation", "direct_segmentation"):
+        if maps is None or name not in conditions:
+            continue
+        known = conditions[name].channels
+        if (odd := (maps < 0) | (maps >= known)).any():
+            pictures = batch["index"][odd.any((1, 2))].tolist()
+            raise ValueError(
+                f"class maps reach from {maps.min()} to {maps.max()} (pictures "
+                f"{pictures}); the prior is told classes 0 to {known - 1} by {name}: "
+                "mend the maps, or train it (and its tokenizer of maps) for as many"
+            )
 
 
 def as_facts(conditions: Mapping[str, Condition]) -> list[dict[str, Any]]:

@@ -99,7 +99,8 @@ def write_codes(
         that there are some.
       batch_size: B.
       read: entries of examples that `tell` takes.
-      tell: these [B, ...] -> the fields that `about` says other conditions read.
+      tell: these [B, ...], and "index" -> the fields that `about` says other
+        conditions read.
       progress: told after each batch how many more views are done.
 
     Raises:
@@ -118,7 +119,7 @@ def write_codes(
     for split, source in sources.items():
         (directory / split).mkdir()
         views = views_of(about, split)
-        keep = ["image", *([kind] if kind else []), *read]
+        keep = ["image", "index", *([kind] if kind else []), *read]
         keep += ["label"] if source.class_names else []
         batches = ordered_batches(
             source,

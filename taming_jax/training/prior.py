@@ -3,6 +3,7 @@
 config -> recipe; tokenizers -> vocabulary, grid -> transformer -> state, step, metrics
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,12 @@ from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary
 from taming_jax.conditions.kinds import Data
 from taming_jax.conditions.on_disk import fields
-from taming_jax.conditions.table import as_facts, coded, conditions_for
+from taming_jax.conditions.table import (
+    as_facts,
+    check_classes,
+    coded,
+    conditions_for,
+)
 from taming_jax.models.transformer import Transformer
 from taming_jax.orders import Order, is_raster, make_order
 from taming_jax.training import mesh as meshes
@@ -123,7 +129,7 @@ def make_prior_stage(
             recipe, model, vocabulary, grid, key, draw, variables, reads, shared
         ),
         preview=make_preview(tokenizer, draw),
-        check=_make_check(vocabulary),
+        check=functools.partial(check_classes, vocabulary.told),
         facts={
             "tokenizer": {"fingerprint": tokenizer.fingerprint},
             "grid": list(grid),
@@ -241,29 +247,6 @@ def _make_evaluate(model: Transformer, vocabulary: Vocabulary, tokenizer: Tokeni
         }
 
     return evaluate
-
-
-def _make_check(vocabulary: Vocabulary) -> Callable[[Mapping], None]:
-    """`check(batch)`: ValueError for a class that the condition's maps have not.
-
-    What is compiled would take it for none.
-    """
-    told = vocabulary.told
-    kind = told.get("segmentation") or told.get("direct_segmentation")
-
-    def check(batch: Mapping) -> None:
-        maps = batch.get("segmentation")
-        if kind is None or maps is None:
-            return
-        if (odd := (maps < 0) | (maps >= kind.channels)).any():
-            pictures = batch["index"][odd.any((1, 2))].tolist()
-            raise ValueError(
-                f"class maps reach from {maps.min()} to {maps.max()} (pictures "
-                f"{pictures}); the prior is told classes 0 to {kind.channels - 1}: "
-                "mend the maps, or train it (and its tokenizer of maps) for as many"
-            )
-
-    return check
 
 
 def _reads(vocabulary: Vocabulary, from_codes: bool) -> tuple[str, ...]:

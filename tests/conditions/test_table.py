@@ -1,0 +1,66 @@
+"""Options that conditions cannot have, and class maps with classes that are not told."""
+
+import numpy as np
+import pytest
+
+from taming_jax.conditions import CONDITIONS
+from taming_jax.conditions.direct_maps import DirectMap
+from taming_jax.conditions.kinds import CodedMap, Data
+from taming_jax.conditions.on_disk import beside, written
+from taming_jax.conditions.table import check_classes, requested
+
+COUNTS = [
+    (name, option)
+    for name, kind in CONDITIONS.items()
+    for option in kind.options
+    if option not in ("degraded", "crop")
+]
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, "x", True, None])
+@pytest.mark.parametrize(("name", "option"), COUNTS)
+def test_a_count_is_a_whole_number_of_at_least_1(name, option, value):
+    message = rf"'{name}' has {option}={value!r}: give a whole number of at least 1"
+    with pytest.raises(ValueError, match=message):
+        requested({"name": name, option: value})
+
+
+@pytest.mark.parametrize(("name", "option"), COUNTS)
+def test_a_count_is_taken_as_it_is(name, option):
+    assert requested({"name": name, option: 4}) == ((name, {option: 4}),)
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_a_switch_is_true_or_false(value):
+    with pytest.raises(ValueError, match=r"degraded=.*: give True or False"):
+        requested({"name": "low_resolution", "degraded": value})
+    on = {"name": "low_resolution", "degraded": True}
+    assert requested(on) == (("low_resolution", {"degraded": True}),)
+
+
+MAPS = np.zeros((2, 8, 8), np.int32)
+MAPS[1, 3, 3] = 4
+BATCH = {"segmentation": MAPS, "index": np.array([5, 7])}
+
+
+@pytest.mark.parametrize(("coded", "direct"), [(5, 4), (4, 5)])
+def test_of_two_kinds_of_class_maps_each_has_classes_of_its_own(coded, direct):
+    told = {
+        "segmentation": CodedMap(("segmentation", False), 8, 8, 4, 16, coded),
+        "direct_segmentation": DirectMap(("segmentation", False), 8, 2, direct),
+    }
+    which = "direct_segmentation" if direct < coded else "segmentation"
+    message = rf"from 0 to 4 \(pictures \[7\]\).* classes 0 to 3 by {which}: mend"
+    with pytest.raises(ValueError, match=message):
+        check_classes(told, BATCH)
+
+
+def test_a_class_that_is_not_told_is_not_written_as_another_condition_s_token():
+    data = Data(image_size=8, stride=4, shapes={"segmentation": (8, 8)})
+    four, five = (
+        beside({"name": "direct_segmentation", "levels": levels}, data)
+        for levels in (4, 5)
+    )
+    with pytest.raises(ValueError, match=r"pictures \[7\].* classes 0 to 3"):
+        written(four, BATCH)
+    assert written(five, BATCH)["direct_segmentation_tokens"].shape == (2, 4)
