@@ -20,6 +20,7 @@ import numpy as np
 
 from taming_jax import units
 from taming_jax.conditions import windows
+from taming_jax.conditions.checks import ends
 from taming_jax.conditions.coordinates import coordinates, quantize
 from taming_jax.conditions.kinds import Coded, Data, check_entry
 from taming_jax.conditions.windows import Sides
@@ -102,7 +103,7 @@ class LowResolution:
             raise ValueError(
                 f"this prior is told small pictures: images float32 [B, H, W, "
                 f"{self.channels}] in [-1, 1], H and W the same multiple of {rows} and "
-                f"{columns}; the condition is {asked.dtype} {asked.shape}"
+                f"{columns}; the condition is {asked.dtype} {asked.shape}{ends(asked)}"
             )
         return asked
 
@@ -219,11 +220,12 @@ class Coordinates:
         sides: in pixels, where they are not S and S.
         """
         asked, sides = np.asarray(given), sides or (self.image_size,) * 2
-        right = asked.shape[1:] == sides and asked.size
+        right = np.issubdtype(asked.dtype, np.number) and asked.size
+        right = right and asked.shape[1:] == sides
         if not right or not 0 <= asked.min() <= asked.max() <= 1:
             raise ValueError(
                 f"this prior is told coordinates float32 [B, {sides[0]}, {sides[1]}] "
-                f"in [0, 1]; the condition is {asked.dtype} {asked.shape}"
+                f"in [0, 1]; the condition is {asked.dtype} {asked.shape}{ends(asked)}"
             )
         return asked.astype(np.float32)
 

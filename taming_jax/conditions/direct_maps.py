@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.conditions import windows
+from taming_jax.conditions.checks import checked_map
 from taming_jax.conditions.coordinates import quantize
-from taming_jax.conditions.kinds import Coded, Data, check_entry, checked_map, draw_map
+from taming_jax.conditions.kinds import Coded, Data, check_entry, draw_map
 from taming_jax.conditions.windows import Sides
 from taming_jax.maps import Input
 from taming_jax.units import Tokens

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.conditions import windows
+from taming_jax.conditions.checks import checked_map
 from taming_jax.conditions.coordinates import resized
 from taming_jax.conditions.windows import Sides
 from taming_jax.maps import Input
@@ -238,40 +239,6 @@ class CodedMap:
         """Pictures of it for people, uint8 [B,S,S,3]."""
         del size
         return draw_map(asked, self.input)
-
-
-def checked_map(given: Any, kind: str, sides: Sides, channels: int) -> np.ndarray:
-    """Class maps int32 [B,H,W] below `channels`, or images float32 [B,H,W,C].
-
-    Args:
-      given: what people give.
-      kind: "segmentation", or of images in [-1, 1].
-      sides: H and W.
-      channels: how many classes, or C.
-
-    Raises:
-      ValueError: for anything else; it says what is wanted.
-    """
-    asked = np.asarray(given)
-    if kind == "segmentation":
-        wanted = "class maps int32 [B, {}, {}]".format(*sides)
-        wanted += f" below {channels}"
-        whole = np.issubdtype(asked.dtype, np.integer)
-        right = whole and asked.shape[1:] == sides
-        low, high = 0, channels - 1
-    else:
-        wanted = "images float32 [B, {}, {}, {}]".format(*sides, channels)
-        wanted += f" in [-1, 1] of {kind}"
-        whole = np.issubdtype(asked.dtype, np.floating)
-        right = whole and asked.shape[1:] == (*sides, channels)
-        low, high = -1, 1
-    if not right or not asked.size or not low <= asked.min() <= asked.max() <= high:
-        ends = f" from {asked.min():g} to {asked.max():g}" if asked.size else ""
-        raise ValueError(
-            f"this prior is told {wanted}; the condition is {asked.dtype} "
-            f"{asked.shape}{ends}"
-        )
-    return asked
 
 
 def draw_map(asked: Any, given: Sequence) -> np.ndarray:

@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 from taming_jax.conditions import CONDITIONS, Vocabulary
 from taming_jax.conditions.kinds import Coded, Data, MapTokenizer
-from taming_jax.conditions.table import as_facts, conditions_for, from_facts, requested
+from taming_jax.conditions.table import as_facts, conditions_for, from_facts
 from taming_jax.maps import Input
 
 SHAPES = {
@@ -192,9 +192,15 @@ def test_every_kind_can_be_drawn_and_said_within_its_size(name):
         ("depth", np.full((1, 8, 8, 1), 9.0), "from 9 to 9"),
         ("low_resolution", np.zeros((1, 9, 9, 3)), "the same multiple of 8"),
         ("low_resolution", np.zeros((1, 8, 8, 3), np.uint8), "is uint8"),
+        (
+            "low_resolution",
+            np.full((1, 8, 8, 3), 1.5),
+            "from 1.5 to 1.5",
+        ),
         (DIRECT, np.zeros((1, 8, 8), np.int32), r"told images float32 \[B, 8, 8, 1\]"),
         (DIRECT, np.full((1, 8, 8, 1), 9.0), "of depth; the condition .* 9 to 9"),
-        ("coordinates", np.full((1, 8, 8), 2.0), r"in \[0, 1\]; the condition"),
+        ("coordinates", np.full((1, 8, 8), 2.0), r"in \[0, 1\]; .* from 2 to 2"),
+        ("coordinates", np.full((1, 8, 8), "a"), r"the condition is <U1 \(1, 8, 8\)$"),
         ("boxes", BOXES["boxes"], r"this prior is told objects: give \{'boxes'"),
         ("boxes", BOXES | {"boxes": -BOXES["boxes"]}, "box 0 of picture 0"),
         ("boxes", BOXES | {"box_classes": np.array([[2, 0]])}, "from 0 to 1, or -1"),
@@ -229,23 +235,6 @@ def test_what_a_prior_cannot_be_told_is_said(condition, given, message):
 def test_what_data_do_not_give_is_said(condition, changes, message):
     with pytest.raises(ValueError, match=message):
         made(condition, about(**changes))
-
-
-@pytest.mark.parametrize(
-    ("condition", "message"),
-    [
-        ("pose", "condition='pose' is not allowed: it must be one of label, .*tokens"),
-        ({"name": "depth", "width": 8}, "no option 'width': it has side"),
-        ({"name": "label", "width": 8}, "no option 'width': it has none"),
-        (["label", "label"], "name at least one, each once"),
-        ([], "name at least one, each once"),
-        (["depth", "edges"], "only one of segmentation, depth, edges"),
-        (["label", "none"], "is not allowed"),
-    ],
-)
-def test_what_a_recipe_cannot_ask_for_is_said(condition, message):
-    with pytest.raises(ValueError, match=message):
-        requested(condition)
 
 
 def test_conditions_are_had_again_from_what_a_run_remembers():

@@ -1,4 +1,4 @@
-"""Options that conditions cannot have, and class maps with classes that are not told."""
+"""What a recipe cannot ask for, and maps with classes that are not told."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,24 @@ from taming_jax.conditions.direct_maps import DirectMap
 from taming_jax.conditions.kinds import CodedMap, Data
 from taming_jax.conditions.on_disk import beside, written
 from taming_jax.conditions.table import check_classes, requested
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("pose", "condition='pose' is not allowed: it must be one of label, .*tokens"),
+        ({"name": "depth", "width": 8}, "no option 'width': it has side"),
+        ({"name": "label", "width": 8}, "no option 'width': it has none"),
+        (["label", "label"], "name at least one, each once"),
+        ([], "name at least one, each once"),
+        (["depth", "edges"], "only one of segmentation, depth, edges"),
+        (["label", "none"], "is not allowed"),
+    ],
+)
+def test_what_a_recipe_cannot_ask_for_is_said(condition, message):
+    with pytest.raises(ValueError, match=message):
+        requested(condition)
+
 
 COUNTS = [
     (name, option)
@@ -36,6 +54,26 @@ def test_a_switch_is_true_or_false(value):
         requested({"name": "low_resolution", "degraded": value})
     on = {"name": "low_resolution", "degraded": True}
     assert requested(on) == (("low_resolution", {"degraded": True}),)
+
+
+CODED = CodedMap(("segmentation", False), 8, 8, 4, 16, channels=3)
+DIRECT = DirectMap(("segmentation", False), 8, side=2, levels=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (np.full((1, 8, 8), 3), r"int64 \(1, 8, 8\) from 3 to 3"),
+        (np.full((1, 8, 8), -1), r"from -1 to -1"),
+        (np.zeros((1, 8, 8), np.float32), r"float32 \(1, 8, 8\) from 0 to 0"),
+        (np.zeros((1, 4, 4), int), r"\(1, 4, 4\)"),
+    ],
+)
+@pytest.mark.parametrize("kind", [CODED, DIRECT], ids=["coded", "direct"])
+def test_class_maps_are_integers_below_the_number_of_classes(kind, given, found):
+    wanted = rf"class maps int32 \[B, 8, 8\] below 3; the condition is .*{found}"
+    with pytest.raises(ValueError, match=wanted):
+        kind.checked(given)
 
 
 MAPS = np.zeros((2, 8, 8), np.int32)
