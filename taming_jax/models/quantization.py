@@ -149,7 +149,9 @@ class Quantizer(nn.Module):
             codes, table, self.make_rng("quantizer"),
             probability=probability, neighbours=self.perturb_neighbours,
         )  # fmt: skip
-        change = self.share(True, step) * (table[others] - table[codes])
+        latents, z = quantized.latents[:count], quantized.z[:count]
+        wanted = latents + self.share(True, step) * (table[others] - latents)
+        change = jnp.where((others == codes)[..., None], 0.0, wanted - z)
         return quantized.z.at[:count].add(jax.lax.stop_gradient(change))
 
     @nn.nowrap
