@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from taming_jax.cli import sizes
+from taming_jax.conditions.coordinates import coordinates
 from taming_jax.conditions.direct_maps import DirectMap
 from taming_jax.conditions.kinds import CodedMap
 
@@ -42,7 +43,7 @@ def asked_for(
     Raises:
       ValueError: for what this prior is not told, or what cannot be read.
     """
-    shape = shape or prior.grid
+    size = tuple(side * prior.tokenizer().stride for side in shape or prior.grid)
     kinds = dict(prior.vocabulary.told)
     if not kinds and classes != "all":
         raise ValueError(
@@ -50,24 +51,25 @@ def asked_for(
         )
     labels = _labels(classes, kinds.pop("label", None))
     if not kinds and condition is not None and prior.condition_vqgan is not None:
-        maps = _read_maps(condition, prior.condition_vqgan.input, prior, shape)
+        maps = _read_maps(condition, prior.condition_vqgan.input, size)
         return {prior.told: maps[_rows(len(maps), pictures)]}
     if not kinds:
         if condition is not None:
-            raise ValueError(
-                f"--condition {condition}: this prior is told {prior.told}, leave it "
-                "out"
-            )
+            from taming_jax.pretrained.told_by import missing
+
+            reason = f"this prior is told {prior.told}, leave it out"
+            raise ValueError(f"--condition {condition}: {missing(prior) or reason}")
         each = np.zeros(1, np.int32) if labels is None else labels
         return np.tile(each, pictures)
-    if condition is None or len(kinds) > 1:
+    whole = list(kinds) == ["coordinates"]  # needs no file
+    if len(kinds) > 1 or (condition is None and not whole):
         wanted = " and ".join(kinds)
         raise ValueError(
             f"this prior is told {wanted}: "
             + ("give --condition FILE|DIR" if len(kinds) == 1 else "use load_prior")
         )
     ((name, kind),) = kinds.items()
-    asked = _read(condition, name, kind, prior, shape)
+    asked = _read(condition, name, kind, size)
     rows = _rows(len(jax.tree.leaves(asked)[0]), pictures)
     rows = rows.repeat(1 if labels is None else len(labels))
     picked = jax.tree.map(lambda part: part[rows], asked)
@@ -103,44 +105,102 @@ def _labels(classes: str, kind):
     return np.asarray(asked, np.int32)
 
 
-def _read(condition: str, name: str, kind, prior, shape) -> Any:
+def _read(condition: str | None, name: str, kind, size: tuple[int, int]) -> Any:
     """The files of --condition -> what the kind is told, [files, ...]."""
     from taming_jax.maps import Input
 
+    if condition is None:
+        return coordinates(*size)[None]
     if name == "low_resolution" or isinstance(kind, CodedMap | DirectMap):
         given = Input() if name == "low_resolution" else Input(*kind.input)
-        return _read_maps(condition, given, prior, shape)
+        return _read_maps(condition, given, size)
     place = epath.Path(condition).expanduser()
     paths = sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not paths or not all(path.exists() for path in paths):
         raise ValueError(f"--condition {condition}: there is no .json of {name}")
-    found = [_entries(path, kind) for path in paths]
+    found = [_entries(path, _forms(name, kind, size)) for path in paths]
     most = max(len(entry) for entries in found for entry in entries.values())
     stacked = {
         entry: np.stack([_filled(entries[entry], most, entry) for entries in found])
-        for entry in kind.entries
+        for entry in found[0]
     }
-    return stacked if len(kind.entries) > 1 else stacked[kind.entries[0]]
+    return stacked if len(stacked) > 1 else stacked.popitem()[1]
 
 
-def _read_maps(condition: str, given, prior, shape) -> np.ndarray:
-    """Pictures or maps, as large as what is drawn, as they are told."""
+def _read_maps(condition: str, given, size: tuple[int, int]) -> np.ndarray:
+    """Pictures or maps, as large as what is drawn, as they are told.
+
+    Raises:
+      ValueError: for what cannot be read, and for a file of other proportions.
+    """
     from taming_jax.data import list_images
 
-    stride = prior.tokenizer().stride
-    size = shape[0] * stride, shape[1] * stride
-    read = [sizes.read(path, size, given.kind) for path in list_images(condition)]
+    read = []
+    for path in list_images(condition):
+        read.append(sizes.read(path, size, given.kind))
+        _check_proportions(path, size)
     return np.asarray(given.read(np.stack(read)))
 
 
-def _entries(path, kind) -> dict[str, np.ndarray]:
+def _check_proportions(path, size: tuple[int, int]) -> None:
+    """Raises ValueError for a file that is not as wide for its height as H x W."""
+    from taming_jax.data.decoding import upright_size
+
+    (width, height), (down, across) = upright_size(epath.Path(path).read_bytes()), size
+    # One is the other in another size if its sides are off by less than a pixel.
+    off = abs(height * across / down - width), abs(width * down / across - height)
+    if min(off) >= 1:
+        raise ValueError(
+            f"{path} has {height} x {width} pixels and what is drawn for it {down} x "
+            f"{across}: a condition is as wide for its height as the picture; cut it, "
+            "or give --height and --width"
+        )
+
+
+def _forms(name: str, kind, size: tuple[int, int]) -> dict[str, tuple]:
+    """What a file of the condition has, by entry: the shape, "N" for any number."""
+    if name == "coordinates":
+        return {name: size}
+    if name == "keypoints":
+        return {name: ("N", kind.points, 3)}
+    return {"boxes": ("N", 4), "box_classes": ("N",)}
+
+
+def _entries(path, forms: dict[str, tuple]) -> dict[str, np.ndarray]:
+    """Of a file each entry as an array of such a form, all of as many objects."""
     try:
         given = json.loads(path.read_text())
-        return {entry: np.asarray(given[entry]) for entry in kind.entries}
+        found = {entry: np.asarray(given[entry]) for entry in forms}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} cannot be read ({error}): give JSON with {', '.join(kind.entries)}"
+            f"{path} cannot be read ({error}): give JSON with {', '.join(forms)}"
         ) from error
+    for entry, form in forms.items():
+        whole = entry == "box_classes"
+        if found[entry].shape == (0,):  # no object, whatever one would be
+            sides = [side for side in form if side != "N"]
+            found[entry] = np.zeros((0, *sides), int if whole else float)
+        _check_form(path, entry, found[entry], form, np.integer if whole else np.number)
+    counts = {len(values) for values in found.values()}
+    if len(counts) > 1:
+        said = ", ".join(f"{len(values)} {entry}" for entry, values in found.items())
+        raise ValueError(f"{path} has {said}: give one of each for every object")
+    return found
+
+
+def _check_form(path, entry: str, values: np.ndarray, form: tuple, kind) -> None:
+    """Raises ValueError for what are not numbers of such a form."""
+    fits = len(form) == values.ndim and all(
+        wanted in ("N", side) for wanted, side in zip(form, values.shape, strict=True)
+    )
+    if not fits or not np.issubdtype(values.dtype, kind):
+        what = "whole numbers" if kind is np.integer else "numbers"
+        wanted = ", ".join(map(str, form))
+        found = " x ".join(map(str, values.shape)) or "one"
+        raise ValueError(
+            f"{path}: {entry} are {what} [{wanted}], and these are {found} of type "
+            f"{values.dtype}"
+        )
 
 
 def _filled(entry: np.ndarray, length: int, name: str) -> np.ndarray:

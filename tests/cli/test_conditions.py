@@ -1,0 +1,170 @@
+"""What `sample` is asked for by files: read, of which size, and what is refused."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from taming_jax.cli.conditions import asked_for
+from taming_jax.conditions.coordinates import coordinates
+from taming_jax.conditions.direct import Coordinates, LowResolution
+from taming_jax.conditions.direct_maps import DirectMap
+from taming_jax.conditions.objects import Boxes, Keypoints
+from taming_jax.data import read_square
+from taming_jax.maps import Input
+from taming_jax.units import from_uint8
+
+SIDE, STRIDE = 16, 4
+BOXES = Boxes(("disc", "star"), objects=4)
+KEYPOINTS = Keypoints(objects=4, points=2)
+
+
+def prior_of(**told):
+    """As much of a prior as reading what it is told takes."""
+    return types.SimpleNamespace(
+        vocabulary=types.SimpleNamespace(told=told),
+        condition_vqgan=types.SimpleNamespace(input=Input()),
+        tokenizer=lambda: types.SimpleNamespace(stride=STRIDE),
+        told="picture",
+        grid=(4, 4),
+    )
+
+
+TOLD_PICTURES = prior_of()  # a published one
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A directory with two pictures of noise, one of them twice as large."""
+    place, draw = tmp_path_factory.mktemp("given"), np.random.default_rng(0)
+    for name, side in (("a", 16), ("b", 32)):
+        noise = draw.integers(0, 256, (side, side, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(place / f"{name}.png")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("condition", "count", "rows"),
+    [("", 2, "ab"), ("", 1, "ab"), ("b.png", 3, "bbb")],
+)
+def test_conditions_go_with_pictures_in_their_order(pictures, condition, count, rows):
+    asked = asked_for("all", pictures / condition, TOLD_PICTURES, pictures=count)
+    expected = [read_square(pictures / f"{name}.png", SIDE) for name in rows]
+    assert_array_equal(asked["picture"], from_uint8(np.stack(expected)))
+
+
+def test_conditions_that_do_not_go_with_the_pictures_are_refused(pictures):
+    with pytest.raises(ValueError, match="2 files and --given 3 pictures"):
+        asked_for("all", pictures, TOLD_PICTURES, pictures=3)
+
+
+# Maps and small pictures
+
+
+def class_map(path, height, width):
+    values = np.arange(height * width, dtype=np.uint8).reshape(height, width) % 5
+    Image.fromarray(values).save(path)
+    return values
+
+
+def test_a_map_of_another_size_is_told_by_its_nearest_pixels(tmp_path):
+    whole = class_map(tmp_path / "map.png", 24, 48)
+    kind = DirectMap(("segmentation", False), SIDE, side=4, levels=5)
+    prior = prior_of(segmentation=kind)
+    asked = asked_for("all", tmp_path / "map.png", prior, shape=(2, 4))
+    assert_array_equal(asked["segmentation"][0], whole[1::3, 1::3])
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 8)])
+@pytest.mark.parametrize("name", ["segmentation", "low_resolution"])
+def test_a_map_or_picture_of_other_proportions_is_refused(tmp_path, name, shape):
+    class_map(tmp_path / "map.png", 20, 32)
+    direct = DirectMap(("segmentation", False), SIDE, side=4, levels=5)
+    told = {"segmentation": direct, "low_resolution": LowResolution(side=4)}
+    message = r"map.png has 20 x 32 pixels and what is drawn for it 16 x (16|32): a con"
+    with pytest.raises(ValueError, match=message):
+        asked_for("all", tmp_path, prior_of(**{name: told[name]}), shape=shape)
+
+
+def test_sides_that_are_off_by_less_than_a_pixel_are_proportions_all_the_same(tmp_path):
+    class_map(tmp_path / "map.png", 33, 66)
+    Image.open(tmp_path / "map.png").resize((67, 33)).save(tmp_path / "map.png")
+    kind = DirectMap(("segmentation", False), SIDE, side=4, levels=5)
+    prior = prior_of(segmentation=kind)
+    asked = asked_for("all", tmp_path / "map.png", prior, shape=(2, 4))
+    assert asked["segmentation"].shape == (1, 8, 16)
+
+
+# Coordinates
+
+
+@pytest.mark.parametrize("shape", [None, (6, 8)])
+def test_coordinates_are_those_of_a_whole_picture_where_no_file_is_given(shape):
+    prior = prior_of(coordinates=Coordinates(SIDE, STRIDE))
+    asked = asked_for("all", None, prior, shape=shape)
+    sides = [STRIDE * side for side in shape or prior.grid]
+    assert_array_equal(asked["coordinates"], coordinates(*sides)[None])
+
+
+def test_coordinates_in_a_file_are_called_so(tmp_path):
+    place, values = tmp_path / "a.json", coordinates(SIDE, SIDE)
+    prior = prior_of(coordinates=Coordinates(SIDE, STRIDE))
+    place.write_text(json.dumps({"coordinates": values.tolist()}))
+    assert_array_equal(asked_for("all", place, prior)["coordinates"], values[None])
+    place.write_text(json.dumps({"coordinates": values[:8].tolist()}))
+    with pytest.raises(
+        ValueError, match=r"are numbers \[16, 16\], and these are 8 x 16"
+    ):
+        asked_for("all", place, prior)
+
+
+# Objects
+
+
+def test_files_have_objects_of_their_own_number(tmp_path):
+    two = {"boxes": [[0, 0, 1, 1], [0, 0, 0.5, 1]], "box_classes": [1, 0]}
+    for name, given in {"a": two, "b": {"boxes": [], "box_classes": []}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(given))
+    asked = asked_for("all", tmp_path, prior_of(boxes=BOXES))["boxes"]
+    assert_array_equal(asked["box_classes"], [[1, 0], [-1, -1]])
+    assert BOXES.checked(asked)["boxes"].shape == (2, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("[", "cannot be read .*: give JSON with boxes, box_classes"),
+        ("[1]", "cannot be read .*: give JSON with boxes, box_classes"),
+        ({"boxes": [[0, 0, 1, 1]]}, "cannot be read .*'box_classes'"),
+        ({"boxes": 3, "box_classes": 4}, r"boxes are numbers \[N, 4\], .* one of type"),
+        ({"boxes": [[0, 0, 1]], "box_classes": [0]}, r"\[N, 4\], and these are 1 x 3"),
+        ({"boxes": "all", "box_classes": [0]}, r"boxes are numbers .* type <U3"),
+        ({"boxes": [["a"] * 4], "box_classes": [0]}, "boxes are numbers .* 1 x 4 of"),
+        ({"boxes": None, "box_classes": None}, "boxes are numbers .* type object"),
+        ({"boxes": [[0, 0, 1, None]], "box_classes": [0]}, "boxes are .* type object"),
+        ({"boxes": [[0, 0, 1, 1], [0]], "box_classes": [0]}, "cannot be read"),
+        ({"boxes": [[0, 0, 1, 1]], "box_classes": [0.5]}, "box_classes are whole numb"),
+        ({"boxes": [[0, 0, 1, 1]], "box_classes": ["a"]}, "box_classes are whole numb"),
+        ({"boxes": [[0, 0, 1, 1]], "box_classes": 0}, r"box_classes are .* \[N\], and"),
+        (
+            {"boxes": [[0, 0, 1, 1]] * 2, "box_classes": [0]},
+            "2 boxes, 1 box_classes: give one of each for every object",
+        ),
+        ({"boxes": [], "box_classes": [0]}, "0 boxes, 1 box_classes"),
+    ],
+)
+def test_objects_that_cannot_be_are_refused(tmp_path, given, message):
+    place = tmp_path / "asked.json"
+    place.write_text(given if isinstance(given, str) else json.dumps(given))
+    with pytest.raises(ValueError, match=rf"asked\.json.*{message}"):
+        asked_for("all", place, prior_of(boxes=BOXES))
+
+
+@pytest.mark.parametrize("given", [3, "a", None, [[0, 0, 1]], [[[0, 0]]], {"a": 1}])
+def test_keypoints_that_cannot_be_are_refused(tmp_path, given):
+    (tmp_path / "asked.json").write_text(json.dumps({"keypoints": given}))
+    with pytest.raises(ValueError, match=r"keypoints are numbers \[N, 2, 3\], and"):
+        asked_for("all", tmp_path / "asked.json", prior_of(keypoints=KEYPOINTS))
