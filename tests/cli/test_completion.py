@@ -1,7 +1,6 @@
 """Completion: what --given and --keep mean, down to the code and the pixel."""
 
 import re
-import types
 import warnings
 
 import jax
@@ -13,9 +12,7 @@ from PIL import Image
 
 from taming_jax import cli, load_prior
 from taming_jax.cli import completion
-from taming_jax.cli.conditions import asked_for
 from taming_jax.data import read_square
-from taming_jax.maps import Input
 from taming_jax.pictures import GAP, LINE, read_png
 from taming_jax.pretrained.requests import LateCodes
 from taming_jax.units import from_uint8
@@ -175,42 +172,6 @@ def test_pictures_are_completed_for_each_class(workdir, prior, pictures, tmp_pat
     settings = prior.default_settings | {"given": codes.repeat(4, axis=0)}
     expected = prior.generate(jax.random.key(0), labels, **settings)
     assert_array_equal(drawn, (np.asarray(expected) * 127.5 + 127.5).round())
-
-
-@pytest.fixture(scope="module")
-def told_pictures():
-    """As much of a prior that is told pictures as reading them takes."""
-    return types.SimpleNamespace(
-        vocabulary=types.SimpleNamespace(told={}),
-        condition_vqgan=types.SimpleNamespace(input=Input()),
-        tokenizer=lambda: types.SimpleNamespace(stride=STRIDE),
-        told="picture",
-        grid=(4, 4),
-    )
-
-
-@pytest.mark.parametrize(
-    ("condition", "count", "rows"),
-    [("", 2, "ab"), ("", 1, "ab"), ("b.png", 3, "bbb")],
-)
-def test_conditions_go_with_pictures_in_their_order(
-    told_pictures, pictures, condition, count, rows
-):
-    asked = asked_for("all", pictures / condition, told_pictures, pictures=count)
-    expected = [read_square(pictures / f"{name}.png", SIDE) for name in rows]
-    assert_array_equal(asked["picture"], from_uint8(np.stack(expected)))
-
-
-def test_conditions_are_as_large_as_what_is_drawn(told_pictures, pictures):
-    asked = asked_for("all", pictures, told_pictures, shape=(2, 6))
-    assert asked["picture"].shape == (2, 2 * STRIDE, 6 * STRIDE, 3)
-
-
-def test_conditions_that_do_not_go_with_the_pictures_are_refused(
-    told_pictures, pictures
-):
-    with pytest.raises(ValueError, match="2 files and --given 3 pictures"):
-        asked_for("all", pictures, told_pictures, pictures=3)
 
 
 def test_codes_that_come_too_late_are_kept_and_it_is_said(
