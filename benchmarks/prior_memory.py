@@ -56,7 +56,7 @@ def write(directory: Path, width: int, layers: int) -> None:
         "stage": "prior",
         "step": 0,
         "config": {"prior": prior.section() | {"learning_rate": 1e-4}},
-        "facts": prior.facts(None),
+        "facts": prior.facts({}),
     }
     rng = np.random.default_rng(0)
     arrays = (

@@ -71,10 +71,10 @@ def convert_checkpoint(
             )
         found, step = _found(checkpoint, models)
         brought = {stage: parts.names for stage, parts in found.items()}
-        fingerprint = None
+        fingerprints = {}
         if tokenizer is not None:
-            fingerprint = _with_tokenizer(tokenizer, found, unfinished / "vqgan")
-            brought["vqgan"] = []
+            given = _with_tokenizer(tokenizer, found, unfinished / "vqgan")
+            fingerprints["vqgan"], brought["vqgan"] = given, []
         recipe = published({stage: parts.model for stage, parts in found.items()})
         with Path(checkpoint).expanduser().open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -83,16 +83,17 @@ def convert_checkpoint(
             card = cards[stage] = _card(parts, Path(checkpoint).name, sha256)
             record = {"stage": stage, "step": step, "config": recipe, "card": card}
             if stage == "prior":
-                if "vqgan" in found:
-                    fingerprint = stored.read(unfinished, "vqgan").fingerprint
-                record["facts"] = parts.prior.facts(fingerprint)
+                record["facts"] = parts.prior.facts(fingerprints)
             source = f"{card['source']}, SHA-256 {sha256}"
             with _named(checkpoint):
                 parts.write(unfinished / stage, record, source=source, dtype=dtype)
+            if stage in stored.TOKENIZERS and "prior" in found:
+                fingerprints[stage] = stored.read(unfinished, stage).fingerprint
         write_card(
             unfinished / "card.py",
             recipe,
             {stage: parts for stage, parts in brought.items() if stage in recipe},
+            condition=found["prior"].prior.readable if "prior" in found else None,
             has_tokenizer="vqgan" in brought,
         )
     return cards

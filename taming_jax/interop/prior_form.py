@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from taming_jax.conditions.table import coded
 from taming_jax.interop.original import Form
 from taming_jax.orders import make_order
 
@@ -26,6 +27,7 @@ class Prior:
       condition_length: how many tokens the condition has.
       start: the token that stands for no condition.
       told_by: the stage whose codes the condition is, "vqgan" or "condition_vqgan".
+      side: pixels to which a map is reduced before, both ways; None: it is not.
       any_grid: whether it draws any grid that it has places for.
       form: whose configuration it was.
       rate: its learning rate for each picture of a batch.
@@ -42,6 +44,7 @@ class Prior:
     condition_length: int = 1
     start: int = 0
     told_by: str | None = None
+    side: int | None = None
     any_grid: bool = False
     form: Form = "original"
     rate: float = 0.0
@@ -51,10 +54,26 @@ class Prior:
     def __post_init__(self):
         make_order(self.trained.get("order", "raster"), self.grid)  # or it is said now
 
-    def facts(self, fingerprint: str | None) -> dict[str, Any]:
-        """What config.json says of it; of the tokenizer None where there is none."""
+    @property
+    def readable(self) -> Any:
+        """`config.prior.condition` by which it learns on; None where nothing reads it.
+
+        Its vocabulary is shared: what is told it are tokens from 0 on, as those of our
+        kinds are then.
+        """
+        if self.kind in ("label", "none"):
+            return self.kind
+        if self.told_by != "condition_vqgan" or not coded([self.kind]):
+            return None
+        return {"name": self.kind, "side": self.side} if self.side else self.kind
+
+    def facts(self, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+        """What config.json says of it.
+
+        fingerprints: of the tokenizers that are there, by stage.
+        """
         return {
-            "tokenizer": {"fingerprint": fingerprint},
+            "tokenizer": {"fingerprint": fingerprints.get("vqgan")},
             "grid": list(self.grid),
             "codes": self.codes,
             "class_names": [f"class {i}" for i in range(self.classes)],
@@ -63,6 +82,8 @@ class Prior:
                 "length": self.condition_length,
                 "start": self.start,
                 "tokenizer": self.told_by,
+                "side": self.side,
+                "fingerprint": fingerprints.get(self.told_by),
                 "null_label": self.form == "llamagen",
             },
             "any_grid": self.any_grid,

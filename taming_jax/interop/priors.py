@@ -168,7 +168,8 @@ def _told(
     tokenizer = tokenizers[by]
     side = tokenizer.resolution if small < 1 else small
     count = (side // VQGAN(**tokenizer.model).stride) ** 2
-    return {"kind": kind, "condition_length": count, "told_by": by}
+    reduced = {} if small < 1 else {"side": small}
+    return {"kind": kind, "condition_length": count, "told_by": by, **reduced}
 
 
 def _nothing(start: int) -> dict[str, Any]:

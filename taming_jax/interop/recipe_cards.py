@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from taming_jax.conditions.table import coded, requested
 from taming_jax.files import whole_file
 from taming_jax.interop.original import Tokenizer
 from taming_jax.interop.prior_form import Prior
@@ -75,6 +76,7 @@ def write_card(
     recipe: Mapping[str, Any],
     brought: Mapping[str, Collection[str]],
     *,
+    condition: Any = None,
     has_tokenizer: bool = True,
 ) -> None:
     """Writes a card that trains a converted model further, on other pictures.
@@ -83,6 +85,8 @@ def write_card(
       path: of the card, in the model's directory; both may be moved together.
       recipe: as the model was trained.
       brought: what there is besides the model, by stage: "discriminator", "perceptual".
+      condition: what a prior is told when it learns on; None: there is none, or nothing
+        reads what it is told.
       has_tokenizer: whether a prior's tokenizer is there.
     """
     sections = {
@@ -90,17 +94,25 @@ def write_card(
         for stage, parts in brought.items()
         if stage != "prior"
     }
-    if "prior" in brought and recipe["prior"]["condition"] != "tokens":
-        sections["prior"] = _prior_further(recipe["prior"], has_tokenizer)
+    data, flags, maps = dict(recipe["data"]), "--config.data.train=DIR", ""
+    if "prior" in brought and condition is not None:
+        section = {**recipe["prior"], "condition": condition}
+        sections["prior"] = _prior_further(section, has_tokenizer)
+        if kinds := coded(name for name, _ in requested(condition)):
+            sections["prior"]["condition_tokenizer"] = _Code("str(HERE)")
+            data["train_maps"] = data["val_maps"] = dict.fromkeys(kinds)
+            flags += f" \\\n      --config.data.train_maps.{kinds[0]}=MAPS"
+            maps = _OF_MAPS
     text = _CARD.format(
         commands="\n".join(
             f"    python train_{'prior' if stage == 'prior' else 'vqgan'}.py --config "
-            f"{path.name} --workdir W --config.data.train=DIR"
+            f"{path.name} --workdir W {flags}"
             for stage in sections
             if stage != "condition_vqgan"
         ),
+        maps=maps,
         seed=recipe["seed"],
-        data=_source(recipe["data"], 1),
+        data=_source(data, 1),
         sections="\n".join(f"    config.{stage} = _{stage}()" for stage in sections),
         mesh=_source(recipe["mesh"], 1),
         functions="\n\n".join(
@@ -210,7 +222,11 @@ def _source(value: Any, depth: int) -> str:
     return f"dict(\n{''.join(lines)}{indent[4:]})"
 
 
-_CARD = '''"""A published model, converted, and trained further.
+_OF_MAPS = """
+MAPS has what the prior is told: a map for each picture, of the same name but for its
+ending.
+"""
+_CARD = '''r"""A published model, converted, and trained further.
 
 {commands}
 
@@ -218,7 +234,7 @@ DIR has pictures, or what else there is a tokenizer of: class maps, depth. What 
 begins with lies beside this card; move them together. Low rates, because most is known
 already, and a discriminator that learns before it counts: a new one, or one that knows
 other pictures, would blur what the model can do.
-"""
+{maps}"""
 
 from pathlib import Path
 

@@ -80,6 +80,7 @@ def load_prior(
         recipe=recipe,
         class_names=facts["class_names"],
         told=told["kind"],
+        about=facts.get("condition", {}),
         any_grid=facts.get("any_grid", False),
         config=model.config,
         directory=model.directory,

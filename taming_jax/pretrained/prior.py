@@ -13,6 +13,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -44,6 +45,8 @@ class PretrainedPrior:
       class_names: of labels 0, 1, ...; empty where it is told something else.
       told: what its condition is: "label", "none", "depth", "label and boxes"; of a
         published prior what its authors call it, whose tokens are then given.
+      about: what config.json says of its condition, see `interop.prior_form`; {}: its
+        `vocabulary` says all.
       grid: (h, w) of the codes that it was trained on.
       any_grid: whether it takes any grid that it has places for.
       order: int32 [h * w]; token i is the code at place `order[i]`, counted by rows.
@@ -61,6 +64,7 @@ class PretrainedPrior:
         recipe: PriorRecipe,
         class_names: Sequence[str],
         told: str,
+        about: Mapping[str, Any] = MappingProxyType({}),
         any_grid: bool = False,
         config: Mapping[str, Any],
         directory,
@@ -71,7 +75,8 @@ class PretrainedPrior:
         self.vqgan, self.condition_vqgan = vqgan, condition_vqgan
         self.class_names, self._recipe = tuple(class_names), recipe
         self.config, self.directory, self.step = config, directory, step
-        self.told, self.any_grid, self.grid = told, any_grid, module.grid
+        self.told, self.about, self.any_grid = told, about, any_grid
+        self.grid = module.grid
         self._mesh, self._order = mesh, module.order
         self.order = make_order(module.order or "raster", module.grid)
 
@@ -96,15 +101,16 @@ class PretrainedPrior:
             `conditions.direct` say: labels int32 [B] (LlamaGen's has one more: of no
             class), a map [B, H, W, C] as its tokenizer takes it, objects by boxes; of
             several a dict by name. What a published prior is told are tokens [B, n],
-            codes [B, h', w'], or a map if its tokenizer came along; None in an
-            unconditional prior.
+            codes [B, h', w'], or a map if its tokenizer came along, in the picture's
+            proportions; None in an unconditional prior.
 
         Raises:
-          ValueError: for codes or a condition that this prior does not have.
+          ValueError: for codes or a condition that this prior does not have, and for a
+            map whose tokenizer is missing.
         """
         grid = None if self.any_grid else self.grid
         codes = requests.grids(codes, grid, range(self.vocabulary.codes))
-        prefix = self._prefix(condition)
+        prefix = self._prefix(condition, codes.shape[1:])
         if prefix is None:
             prefix = self.vocabulary.no_label(len(codes))
         if len(prefix) != len(codes):
@@ -165,7 +171,7 @@ class PretrainedPrior:
         windows = windowed.asked(self, shape, window, window_stride, window_center)
         knows_nothing = self._recipe.label_dropout > 0
         requests.check_guidance(guidance, guidance_schedule, knows_nothing)
-        told = self._told(condition, windows)
+        told = self._told(condition, shape, windows)
         keys = requests.keys(key, batch, told, given)
         if given is not None:
             order = None if windows else self._order
@@ -246,22 +252,24 @@ class PretrainedPrior:
         )
         return codes_of(tokens, shape, self._order)
 
-    def _told(self, condition, windows: Windows | None):
+    def _told(self, condition, shape, windows: Windows | None):
         """Condition tokens, or, with windows, what each of them is told."""
         if windows is None:
-            return self._prefix(condition)
+            return self._prefix(condition, shape)
         as_tokens = self._recipe.condition == "tokens"
         return windowed.told(self, condition, windows, as_tokens=as_tokens)
 
-    def _prefix(self, given) -> jax.Array | None:
+    def _prefix(self, given, shape) -> jax.Array | None:
         """Condition tokens int32 [B,n] of what is asked for; None without a condition.
+
+        shape: (h, w) of the pictures, in codes.
 
         Raises:
           ValueError: for what this prior cannot be told.
         """
         if self._recipe.condition == "tokens":
-            side = math.isqrt(self.module.prefix)
-            given = told_by.codes_of_map(given, self.condition_vqgan, (side, side))
+            grid = told_by.grid_told(self, shape)
+            given = told_by.codes_of_map(given, self, grid, shape)
             allowed = range(self.module.vocab_size)
             return jnp.asarray(requests.tokens(given, self.told, allowed))
         asked = self.vocabulary.checked(given)

@@ -6,6 +6,7 @@
 Whoever took the tokenizer's place since is found by the fingerprint.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from taming_jax.pretrained import tiled
 from taming_jax.pretrained.vqgan import PretrainedVQGAN, load_vqgan
 from taming_jax.training.recipe import PriorRecipe
 from taming_jax.units import Codes
+
+Sides = tuple[int, int]
 
 
 def conditions_of(
@@ -36,16 +39,20 @@ def conditions_of(
 def condition_tokenizer(path, recipe: PriorRecipe, told: Mapping[str, Any], *how):
     """The tokenizer of a condition that is a map; None where there is none.
 
-    Of a published prior, which does not remember it, the one that came along.
+    None, too, where that of a published prior is gone: it takes codes as well, and
+    `is_map` says what is missing.
+
+    Raises:
+      ValueError: for one that took its place, and if that of a run is gone.
     """
     if told.get("tokenizer") is None:
         return None
     directory = stored.find(path, "prior")
     place = recipe.condition_tokenizer or directory.parent
-    if "fingerprint" not in told and not stored.is_there(place, told["tokenizer"]):
+    if "told" not in told and not stored.is_there(place, told["tokenizer"]):
         return None
     vqgan = load_vqgan(place, *how, stage=told["tokenizer"])
-    if "fingerprint" in told:
+    if told.get("fingerprint"):
         check_tokenizer(directory, told["fingerprint"], vqgan)
     return vqgan
 
@@ -55,29 +62,80 @@ def encoded(vqgan: PretrainedVQGAN, maps) -> Codes:
     return vqgan.encode(maps, tile=tiled.tile_for(vqgan.module, maps.shape))
 
 
-def is_map(given, vqgan: PretrainedVQGAN | None, grid: tuple[int, int]) -> bool:
-    """Whether that is a map, which a published prior's tokenizer reads.
+def grid_told(prior, shape: Sides) -> Sides:
+    """Of how many codes is what a published prior is told of a picture.
 
-    Else it is codes already, of which `grid` says how many there would be.
+    Maps that were always reduced to the same size are so for any picture; of others
+    there is as much more as the picture is larger.
     """
-    asked = np.asarray(given)
-    if vqgan is None or asked.ndim != (3 if vqgan.module.classes else 4):
+    side = math.isqrt(prior.module.prefix)
+    if prior.about.get("side", True):
+        return side, side
+    return tuple(
+        max(1, side * size // many)
+        for size, many in zip(shape, prior.grid, strict=True)
+    )
+
+
+def is_map(given, prior, grid: Sides, shape: Sides) -> bool:
+    """Whether that is a map, which a published prior's tokenizer reads; else codes.
+
+    Args:
+      given: what people give.
+      prior: a `PretrainedPrior` whose condition is tokens.
+      grid: how many codes there are of the map.
+      shape: of the picture, in codes.
+
+    Raises:
+      ValueError: for a map of other proportions than the picture, or with fewer pixels
+        than are read, and where the tokenizer is missing.
+    """
+    asked, vqgan = np.asarray(given), prior.condition_vqgan
+    if vqgan is None:
+        codes = asked.dtype.kind in "iu" and asked.shape[1:] in (grid, shape)
+        if asked.ndim > 2 and not codes and (reason := missing(prior)):
+            raise ValueError(
+                f"{reason}, or give codes int32 [B, {grid[0]}, {grid[1]}]; the "
+                f"condition is {asked.dtype} {asked.shape}"
+            )
         return False
-    largest = vqgan.stride * max(grid)
-    return not vqgan.module.classes or max(asked.shape[1:]) >= largest
+    if asked.ndim != (3 if vqgan.module.classes else 4):
+        return False
+    told = asked.shape[1:3]
+    if vqgan.module.classes and vqgan.stride > 1 and told in (grid, shape):
+        return False
+    least = tuple(vqgan.stride * side for side in grid)
+    if told[0] * shape[1] != told[1] * shape[0] or any(map(int.__lt__, told, least)):
+        raise ValueError(
+            f"a picture of {shape[0]} x {shape[1]} codes is told {prior.told} by a map "
+            f"in these proportions, of at least {least[0]} x {least[1]} pixels; the "
+            f"condition is {asked.dtype} {asked.shape}"
+        )
+    return True
 
 
-def codes_of_map(
-    given, vqgan: PretrainedVQGAN | None, grid: tuple[int, int]
-) -> Codes | Any:
+def codes_of_map(given, prior, grid: Sides, shape: Sides) -> Codes | Any:
     """A map that a published prior is told -> codes [B,h,w]; else as it is given.
 
     Reduced to the nearest pixels where `grid`, how many codes it is told, asks for it.
+    Arguments and errors are those of `is_map`.
     """
-    if not is_map(given, vqgan, grid):
+    if not is_map(given, prior, grid, shape):
         return given
+    vqgan = prior.condition_vqgan
     sides = tuple(vqgan.stride * side for side in grid)
     return encoded(vqgan, resized(np.asarray(given), *sides))
+
+
+def missing(prior) -> str:
+    """What to say where a published prior's tokenizer of maps is gone; else ""."""
+    stage = prior.about.get("tokenizer")
+    if stage is None or prior.condition_vqgan is not None:
+        return ""
+    return (
+        f"the tokenizer of the {prior.told} that this prior is told is missing: there "
+        f"is no {stage} beside {prior.directory}; convert the whole checkpoint again"
+    )
 
 
 def check_tokenizer(directory, fingerprint: str, vqgan: PretrainedVQGAN) -> None:

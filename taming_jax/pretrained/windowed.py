@@ -136,17 +136,17 @@ def _told_tokens(prior, condition, windows: Windows):
     side = math.isqrt(many)
     grid = told_in.larger(side, windows.shape, prior.grid)
     part = told_in.larger(side, windows.window, prior.grid)
-    vqgan, allowed = prior.condition_vqgan, range(prior.module.vocab_size)
+    shape, allowed = windows.shape, range(prior.module.vocab_size)
 
     def tokens_of(given):
-        codes = told_by.codes_of_map(given, vqgan, grid)
+        codes = told_by.codes_of_map(given, prior, grid, shape)
         return requests.tokens(codes, prior.told, allowed)
 
-    if side**2 == many and told_by.is_map(condition, vqgan, grid):
+    if side**2 == many and told_by.is_map(condition, prior, grid, shape):
         return told_in.cut_from(
             np.asarray(condition),
             lambda maps: tokens_of(maps).reshape(-1, *grid),
-            windows.shape,
+            shape,
             windows.window,
             part,
         )
@@ -157,7 +157,7 @@ def _told_tokens(prior, condition, windows: Windows):
     if tokens.shape[1] == many == 1:
         return told_in.Same(jnp.asarray(tokens))
     raise ValueError(
-        f"a picture of {windows.shape} codes is told {prior.told} as codes int32 [B, "
+        f"a picture of {shape} codes is told {prior.told} as codes int32 [B, "
         f"{grid[0]}, {grid[1]}] of all of it, out of which each window is cut; the "
         f"condition is {np.shape(condition)}"
     )

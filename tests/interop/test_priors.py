@@ -112,6 +112,8 @@ def test_it_says_what_it_is_told(depth):
         "length": 16,
         "start": 0,
         "tokenizer": "condition_vqgan",
+        "side": 4,
+        "fingerprint": depth.condition_vqgan.fingerprint,
         "null_label": False,
     }
     assert record["facts"]["tokenizer"]["fingerprint"] == depth.vqgan.fingerprint

@@ -73,11 +73,13 @@ def test_every_known_model_has_one(name, tmp_path):
     """The recipe as published, and the card, are whole: nothing in them is unknown."""
     models = read(name)
     recipe = published(models)
-    write_card(tmp_path / "card.py", recipe, {stage: [] for stage in models})
+    condition = models["prior"].readable if "prior" in models else None
+    brought = {stage: [] for stage in models}
+    write_card(tmp_path / "card.py", recipe, brought, condition=condition)
     further = plain(card(tmp_path))
     assert further["data"]["name"] == "folder"
     stages = further.keys() & {"vqgan", "condition_vqgan", "prior"}
-    assert stages or recipe["prior"]["condition"] == "tokens"
+    assert stages == models.keys() - ({"prior"} if condition is None else set())
     for stage in stages:
         kind = PriorRecipe if stage == "prior" else VQGANRecipe
         assert further[stage]["model"] == plain(recipe[stage]["model"])
