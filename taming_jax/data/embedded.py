@@ -4,7 +4,8 @@
 
 A picture is a function of (stream, index): the data set is the same in every run, on
 every machine, and a split is a count of pictures. With a zoom, examples are crops of
-pictures that are drawn so many times as large.
+pictures that are drawn so many times as large, and say where they lie in these:
+coordinates float32 [S,S] in [0, 1).
 """
 
 import hashlib
@@ -53,6 +54,9 @@ class EmbeddedSource:
             for name, entry in dataset.EXAMPLE.items()
             if zoom == 1 or name in PIXELS
         }
+        if zoom > 1:
+            square = (image_size, image_size)
+            self.example_spec["coordinates"] = Field("float32", square)
         name = dataset.__name__.rpartition(".")[2]
         self.identity = {
             "name": name,
@@ -70,13 +74,17 @@ class EmbeddedSource:
         self, indices: np.ndarray, chances: np.ndarray | None, keep: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """As `Source.read`."""
-        drawn = self._render(indices, self._size * self._zoom, tuple(keep))
+        side, size = self._size * self._zoom, self._size
+        drawn = self._render(indices, side, [n for n in keep if n != "coordinates"])
         if self._zoom == 1:
             return drawn
-        room = self._size * (self._zoom - 1) + 1
+        room = side - size + 1
         place = np.full((len(indices), 2), 0.5) if chances is None else chances[:, :2]
         corners = (place * room).astype(int)
-        return {name: _cut(whole, corners, self._size) for name, whole in drawn.items()}
+        if "coordinates" in keep:
+            whole = (np.arange(side**2) / side**2).astype(np.float32)
+            drawn["coordinates"] = [whole.reshape(side, side)] * len(indices)
+        return {name: _cut(drawn[name], corners, size) for name in keep}
 
     def _render(self, indices, size, keep) -> dict[str, np.ndarray]:
         return self._dataset.render(self._seed, indices, size, keep)
@@ -100,7 +108,8 @@ def open_scenes(
     """`scenes`: several objects; `train` and `val` are counts of pictures.
 
     zoom: they are drawn so many times as large as the squares that are cut out of them,
-        which have pictures and maps, and neither labels nor boxes nor keypoints.
+        which have pictures, maps and coordinates, and neither labels nor boxes nor
+        keypoints.
     """
     from taming_jax.data import scenes
 
@@ -124,7 +133,7 @@ def _open(
     return EmbeddedSource(dataset, split, count, image_size, zoom)
 
 
-def _cut(pictures: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
+def _cut(pictures: Sequence[np.ndarray], corners: np.ndarray, size: int) -> np.ndarray:
     """A square of each [B,H,W,...], from (left, top) in `corners` [B,2] on."""
     cut = [
         picture[top : top + size, left : left + size]

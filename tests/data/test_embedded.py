@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from taming_jax.conditions.coordinates import coordinates
 from taming_jax.data import eval_batches, open_source, train_batches
 
 
@@ -58,6 +59,21 @@ def test_a_zoom_cuts_squares_out_of_larger_scenes():
         np.testing.assert_array_equal(end[name], whole[name][:, 32:, 32:])
 
 
+def test_a_crop_says_where_in_its_scene_it_lies():
+    """As a source that has the whole scene's coordinates for a picture would."""
+    whole = coordinates(48, 48)
+    source, indices = embedded(name="scenes", image_size=16, zoom=3), np.arange(2)
+    middle = source.read(indices, None, ("coordinates",))["coordinates"]
+    np.testing.assert_array_equal(middle, whole[None, 16:32, 16:32].repeat(2, 0))
+    chances = np.float32([[0.999, 0, 0], [0, 0.999, 0]])
+    corners = source.read(indices, chances, ("image", "coordinates"))["coordinates"]
+    np.testing.assert_array_equal(corners, [whole[:16, 32:], whole[32:, :16]])
+
+
+def test_whole_scenes_have_no_coordinates():
+    assert "coordinates" not in embedded(name="scenes").example_spec
+
+
 def test_crops_of_training_lie_anywhere_and_again_at_the_same_place():
     source = embedded(name="scenes", image_size=16, zoom=4)
     first, again = (next(train_batches(source, batch_size=8, seed=0)) for _ in range(2))
@@ -68,7 +84,8 @@ def test_crops_of_training_lie_anywhere_and_again_at_the_same_place():
 
 def test_crops_have_no_entries_of_whole_scenes():
     source = embedded(name="scenes", zoom=2)
-    assert set(source.example_spec) == {"image", "segmentation", "depth", "edges"}
+    maps = {"segmentation", "depth", "edges"}
+    assert set(source.example_spec) == {"image", "coordinates", *maps}
     assert source.class_names == ()  # there is no label to be called anything
     assert source.region_names == embedded(name="scenes").region_names
     assert source.identity != embedded(name="scenes").identity
