@@ -4,6 +4,7 @@ import importlib.util
 
 import jax
 import numpy as np
+import optax
 import pytest
 from golden import golden, llamagens, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
@@ -63,6 +64,20 @@ def llamagen(tmp_path_factory):
 def test_logits_of_a_condition_given_as_tokens_equal_the_originals(depth):
     logits = depth.logits(CODES, DEPTH)
     assert_allclose(logits, NET2NET.outputs["logits"], **NET2NET.tolerance("logits"))
+
+
+def test_the_loss_and_the_reconstruction_equal_the_originals(depth):
+    images = nhwc(NET2NET.inputs["x"])
+    assert_array_equal(depth.vqgan.encode(images), CODES)
+    expected = np.clip(nhwc(NET2NET.outputs["reconstruction"]), -1, 1)
+    tolerance = NET2NET.tolerance("reconstruction")
+    assert_allclose(depth.vqgan.reconstruct(images), expected, **tolerance)
+    loss = mean_loss(depth.logits(CODES, DEPTH), CODES.reshape(2, -1))
+    assert_allclose(loss, NET2NET.outputs["loss"], **NET2NET.tolerance("loss"))
+
+
+def mean_loss(logits, tokens):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, tokens).mean()
 
 
 def test_greedy_codes_and_their_picture_equal_the_originals(depth):
@@ -138,9 +153,7 @@ def test_an_unconditional_prior_begins_with_its_token(tmp_path):
     nothing = {"cond_stage_config": "__is_unconditional__", "sos_token": 3}
     prior = class_conditional(tmp_path, **nothing)
     codes = CLASSES.outputs["z_indices"].reshape(2, 8, 8).astype(np.int32)
-    logits = np.asarray(prior.logits(codes))
-    likely = jax.nn.log_softmax(logits)
-    loss = -np.take_along_axis(likely, codes.reshape(2, -1, 1), axis=-1).mean()
+    loss = mean_loss(prior.logits(codes), codes.reshape(2, -1))
     expected = CLASSES.outputs["uncond/loss"]
     assert_allclose(loss, expected, **CLASSES.tolerance("uncond/loss"))
     assert prior.sample(KEY, batch=1).shape == (1, 8, 8)
@@ -177,10 +190,15 @@ def test_llamagens_logits_equal_the_originals(llamagen):
     assert_allclose(logits, LLAMAGEN.outputs["logits"], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "guidance"), [("plain", 1.0), ("cfg2", 2.0)])
-def test_llamagens_greedy_codes_equal_the_originals(llamagen, name, guidance):
-    labels = LLAMAGEN.inputs["greedy_labels"]
-    codes = llamagen.sample(KEY, labels, guidance=guidance, greedy=True)
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [("plain", "constant"), ("cfg2", "constant"), ("cfg3_interval", "interval:8")],
+)
+def test_llamagens_greedy_codes_equal_the_originals(llamagen, name, schedule):
+    labels, said = LLAMAGEN.inputs["greedy_labels"], LLAMAGEN.config["greedy"][name]
+    assert said["cfg_interval"] in (-1, 8)
+    guided = {"guidance": said["cfg_scale"], "guidance_schedule": schedule}
+    codes = llamagen.sample(KEY, labels, greedy=True, **guided)
     assert_array_equal(codes.reshape(2, -1), LLAMAGEN.outputs[f"greedy_{name}"])
 
 
