@@ -16,10 +16,17 @@ from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.orders import make_order
 from taming_jax.pictures import write_png
 from taming_jax.training.initial import check_start
-from taming_jax.training.prior import make_init, make_transformer, make_vocabulary
-from taming_jax.training.recipe import PriorRecipe
+from taming_jax.training.mesh import create_mesh
+from taming_jax.training.prior import (
+    make_init,
+    make_prior_stage,
+    make_transformer,
+    make_vocabulary,
+)
+from taming_jax.training.recipe import Mesh, PriorRecipe
 from taming_jax.training.sections import plain
-from taming_jax.units import to_uint8
+from taming_jax.training.tokenizer import load_tokenizer
+from taming_jax.units import as_images, to_uint8
 
 KEY = jax.random.key(0)
 NET2NET = golden("13_net2net_ckpt")
@@ -188,6 +195,8 @@ def test_llamagens_logits_equal_the_originals(llamagen):
     tokens = LLAMAGEN.inputs["tokens"].reshape(3, 4, 4).astype(np.int32)
     logits = llamagen.logits(tokens, LLAMAGEN.inputs["labels"])
     assert_allclose(logits, LLAMAGEN.outputs["logits"], rtol=0, atol=1e-4)
+    loss = mean_loss(logits, LLAMAGEN.inputs["tokens"])
+    assert_allclose(loss, LLAMAGEN.outputs["loss"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -230,12 +239,49 @@ def test_its_tokenizer_comes_from_elsewhere(tmp_path):
 def test_training_begins_with_these_weights(request, name):
     """By the card beside them, whose recipe, classes and first state fit them."""
     prior = request.getfixturevalue(name)
-    output = prior.directory.parent
-    spec = importlib.util.spec_from_file_location("card", output / "card.py")
-    card = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(card)
-    recipe = PriorRecipe.from_config(plain(card.get_config())["prior"])
+    recipe = PriorRecipe.from_config(card_beside(prior)["prior"])
     vocabulary = make_vocabulary(recipe, prior.vocabulary.codes, prior.class_names)
     model = make_transformer(recipe.model, vocabulary, prior.grid, recipe.order)
     state = jax.eval_shape(make_init(recipe, model), jax.random.key(0))
     check_start(recipe.init_from, state.params, "prior")
+
+
+def card_beside(prior):
+    """The recipe by which a converted prior is trained on."""
+    path = prior.directory.parent / "card.py"
+    spec = importlib.util.spec_from_file_location("card", path)
+    card = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(card)
+    return plain(card.get_config())
+
+
+def test_one_that_is_told_maps_learns_on_from_what_it_knows(depth):
+    """Its first loss on pictures and their depth is that of the published prior.
+
+    Golden 13 has no place for the 8 x 8 codes of its own pictures: of 6 x 6.
+    """
+    config, mesh = card_beside(depth), create_mesh(Mesh(), jax.devices()[:1])
+    config["data"]["image_size"] = 6
+    section = config["prior"]
+    stage = make_prior_stage(
+        config,
+        mesh,
+        load_tokenizer(section["tokenizer"], mesh),
+        (),
+        from_codes=False,
+        condition=load_tokenizer(
+            section["condition_tokenizer"], mesh, "condition_vqgan"
+        ),
+        shapes={"image": (6, 6, 3), "depth": (6, 6)},
+    )
+    rows = np.arange(36, dtype=np.float32).reshape(6, 6)
+    batch = {
+        "image": np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3), np.uint8),
+        "depth": np.stack([rows, rows.T]) / 35,
+        "mask": np.ones(2, bool),
+    }
+    found = stage.evaluate(stage.init(), batch)
+    codes = np.asarray(depth.vqgan.encode(as_images(batch["image"])))
+    maps = depth.condition_vqgan.input.read(batch["depth"])
+    expected = mean_loss(depth.logits(codes, maps), codes.reshape(2, -1))
+    assert_allclose(found["loss"] / found["count"], expected, rtol=1e-5)
