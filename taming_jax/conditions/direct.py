@@ -125,16 +125,32 @@ class LowResolution:
         grid = partial(self._grid, part=[pixels // side for pixels, side in parts])
         return windows.cut_from(asked, grid, shape, window, self.grid)
 
-    def _grid(self, asked, part: Sequence[int], key=None) -> Tokens:
-        """A token for each so many pixels, down and across: int32 [B,h,w]."""
+    def worsened(self, images: Any, numbers: np.ndarray) -> np.ndarray:
+        """Images [B,S,S,C] as training with `degraded` tells them, float32 [B,S,S,C].
+
+        numbers: int [B]; each says in which way, the same each time.
+        """
+        part = images.shape[1] // self.side
+        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(0)))(numbers)
+        small = jax.vmap(lambda one, key: self._small(one[None], (part, part), key)[0])
+        worse = np.asarray(small(jnp.asarray(images), keys))
+        return worse.repeat(part, 1).repeat(part, 2)
+
+    def _small(self, asked, part: Sequence[int], key=None) -> jax.Array:
+        """A pixel for each so many pixels, down and across: [B,h,w,C]."""
         count, height, width, _ = asked.shape
         down, across = part
         parts = jnp.asarray(asked).reshape(
             count, height // down, down, width // across, across, self.channels
         )
-        small = parts.mean((2, 4))  # [B,s,s,C]
+        small = parts.mean((2, 4))
         if key is not None and self.degraded:
             small = _degraded(small, parts[:, :, down // 2, :, across // 2], key)
+        return small
+
+    def _grid(self, asked, part: Sequence[int], key=None) -> Tokens:
+        """A token for each of these: int32 [B,h,w]."""
+        small = self._small(asked, part, key)
         steps = jnp.round((small + 1) / 2 * (self.levels - 1)).astype(jnp.int32)
         scale = self.levels ** np.arange(self.channels)[::-1]
         return (steps * scale).sum(-1).astype(jnp.int32)
@@ -165,6 +181,8 @@ class Coordinates:
     image_size: S.
     stride: pixels to a token.
     steps: each is rounded to one of steps + 1 values.
+    one: whether 1, which no place but the end of a picture has, is a value of its own;
+      else steps values are all, as where the paper's vocabulary has no more.
     cut: whether examples say where in a larger picture they were cut; else each is a
       whole.
     """
@@ -173,8 +191,9 @@ class Coordinates:
     stride: int
     steps: int = 256
     cut: bool = False
+    one: bool = True
 
-    options: ClassVar = ("steps",)
+    options: ClassVar = ("steps", "one")
     kept: ClassVar = "tokens"
 
     @classmethod
@@ -203,7 +222,7 @@ class Coordinates:
 
     @property
     def size(self) -> int:
-        return self.steps + 1
+        return self.steps + self.one
 
     def of_batch(self, batch: Mapping) -> Any:
         if "coordinates_tokens" in batch:
@@ -233,14 +252,17 @@ class Coordinates:
         del variables, key
         if isinstance(asked, Coded):
             return asked.codes
-        return quantize(asked, self.stride, self.steps).reshape(len(asked), -1)
+        return self._grid(asked).reshape(len(asked), -1)
 
     def over(self, given: Any, shape: Sides, window: Sides) -> windows.Part:
         """What windows are told of the coordinates of pictures of `shape` codes."""
         sides = windows.larger(self.image_size, shape, window)
-        grid = partial(quantize, stride=self.stride, steps=self.steps)
         maps = self.checked(given, sides)
-        return windows.cut_from(maps, grid, shape, window, self.grid)
+        return windows.cut_from(maps, self._grid, shape, window, self.grid)
+
+    def _grid(self, asked) -> Tokens:
+        """A token for each part of the map: int32 [B,h,w]."""
+        return jnp.minimum(quantize(asked, self.stride, self.steps), self.size - 1)
 
     def missing(self) -> str:
         """What to say where nothing was given."""

@@ -28,6 +28,7 @@ class Prior:
       start: the token that stands for no condition.
       told_by: the stage whose codes the condition is, "vqgan" or "condition_vqgan".
       side: pixels to which a map is reduced before, both ways; None: it is not.
+      steps: of coordinates that ours are: to how many values they are rounded.
       any_grid: whether it draws any grid that it has places for.
       form: whose configuration it was.
       rate: its learning rate for each picture of a batch.
@@ -45,6 +46,7 @@ class Prior:
     start: int = 0
     told_by: str | None = None
     side: int | None = None
+    steps: int | None = None
     any_grid: bool = False
     form: Form = "original"
     rate: float = 0.0
@@ -63,6 +65,8 @@ class Prior:
         """
         if self.kind in ("label", "none"):
             return self.kind
+        if self.steps:
+            return {"name": "coordinates", "steps": self.steps, "one": False}
         if self.told_by != "condition_vqgan" or not coded([self.kind]):
             return None
         return {"name": self.kind, "side": self.side} if self.side else self.kind

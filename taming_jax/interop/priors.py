@@ -160,8 +160,11 @@ def _told(
     if target == "SOSProvider":
         return _nothing(own.get("sos_token", 0))
     if target == "CoordStage":
-        side = tokenizers["vqgan"].resolution // int(own.get("down_factor", 16))
-        return {"kind": kind, "condition_length": side**2}
+        vqgan, down = tokenizers["vqgan"], int(own.get("down_factor", 16))
+        count = (vqgan.resolution // down) ** 2
+        told = {"kind": kind, "condition_length": count}
+        alike = small < 1 and down == VQGAN(**vqgan.model).stride
+        return told | ({"steps": own.get("n_embed")} if alike else {})
     by = "vqgan" if node == "__is_first_stage__" else "condition_vqgan"
     if by not in tokenizers:  # boxes, for example: what the codes leave
         return {"kind": kind, "condition_length": max(1, length - codes)}

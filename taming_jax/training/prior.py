@@ -164,7 +164,9 @@ def make_vocabulary(
     if recipe.condition == "tokens":
         raise ValueError(
             "prior.condition='tokens' is told by whoever draws, and training reads "
-            "nothing of the kind: set prior.condition='label' or 'none'"
+            "nothing of the kind: set prior.condition='label' or 'none', or, as the "
+            "card beside a published prior has it, 'depth', 'segmentation' or "
+            "coordinates; what else one is told, such as boxes, is not read here"
         )
     data = Data(class_names=class_names, **about)
     told = conditions_for(recipe.condition, data)

@@ -6,6 +6,7 @@ from golden import golden
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.conditions.coordinates import coordinates, quantize, resized, restore
+from taming_jax.conditions.direct import Coordinates
 
 CASE = golden("11_coord_stage")
 STRIDE, STEPS = CASE.config["params"]["down_factor"], CASE.config["params"]["n_embed"]
@@ -38,6 +39,19 @@ def test_the_original_s_smaller_conditions(side):
 
 def test_one_is_a_value_of_its_own():
     assert quantize(np.ones((1, 4, 4), np.float32), 4, 16).item() == 16
+
+
+def test_one_can_be_said_as_the_last_value_below():
+    """Where the paper's vocabulary has no more: of ties nothing else changes."""
+    maps = np.stack([CASE.inputs[n][0, 0, :16, :16] for n in ("ramp", "ties", "ones")])
+    with_one, without = (
+        np.asarray(Coordinates(16, STRIDE, STEPS, one=one).tokens(maps))
+        for one in (True, False)
+    )
+    assert_array_equal(with_one[:2], without[:2])
+    assert_array_equal(with_one[2], STEPS)
+    assert_array_equal(without[2], STEPS - 1)
+    assert Coordinates(16, STRIDE, STEPS, one=False).size == STEPS
 
 
 def test_coordinates_count_the_pixels_by_rows():

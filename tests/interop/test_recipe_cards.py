@@ -6,15 +6,20 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from golden import FOLDER, golden
 
 from taming_jax import stored
+from taming_jax.conditions.kinds import MapTokenizer
 from taming_jax.interop import convert_checkpoint
 from taming_jax.interop.configurations import read
 from taming_jax.interop.formats.torch_files import write_torch
 from taming_jax.interop.known import KNOWN
+from taming_jax.interop.priors import find_shapes
 from taming_jax.interop.recipe_cards import published, write_card
+from taming_jax.maps import Input
 from taming_jax.training.mesh import create_mesh
+from taming_jax.training.prior import make_init, make_transformer, make_vocabulary
 from taming_jax.training.recipe import Mesh, PriorRecipe, VQGANRecipe
 from taming_jax.training.sections import plain
 from taming_jax.training.vqgan import make_vqgan_stage
@@ -85,6 +90,35 @@ def test_every_known_model_has_one(name, tmp_path):
         assert further[stage]["model"] == plain(recipe[stage]["model"])
         assert kind.from_config(recipe[stage]).run.steps
         assert kind.from_config(further[stage]).init_from == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("cin_transformer", "label"),
+        ("faceshq_transformer", {"name": "coordinates", "steps": 1_024, "one": False}),
+        ("drin_transformer", "depth"),
+        ("coco_scene_transformer", None),
+        ("llamagen_gpt_b_256", "label"),
+    ],
+)
+def test_a_prior_learns_on_by_what_it_is_told(name, told):
+    """At full size, on such data: of the published names and shapes. Boxes are not."""
+    prior = read(name)["prior"]
+    assert prior.readable == told
+    if told is None:
+        return
+    section = published(read(name))["prior"] | {"condition": told}
+    recipe = PriorRecipe.from_config(section)
+    classes = tuple(map(str, range(prior.classes)))
+    depth = MapTokenizer(Input("depth", True), 16, prior.codes, 1, None)
+    side = prior.resolution
+    shapes = {"depth": (side, side), "coordinates": (side, side)}
+    about = {"image_size": side, "stride": 16, "shapes": shapes, "tokenizer": depth}
+    vocabulary = make_vocabulary(recipe, prior.codes, classes, **about)
+    model = make_transformer(recipe.model, vocabulary, prior.grid)
+    params = jax.eval_shape(make_init(recipe, model), jax.random.key(0)).params
+    assert flatten_dict({"params": params}, sep="/") == find_shapes(prior)
 
 
 def test_a_condition_s_tokenizer_has_its_section(tmp_path):
