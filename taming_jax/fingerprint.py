@@ -1,8 +1,10 @@
-"""What tells tokenizers apart: a digest of all that turns a picture into codes.
+"""What tells models apart: digests, 32 hex digits.
 
-    a recipe's section, weights -> 32 hex digits
+    a tokenizer's section, weights --of_codes--> of all that turns a picture into codes
+    weights --of_weights--> of all of them
 
-A prior, its codes on disk and the tokenizer that decodes them are held together by it.
+A prior, its codes on disk and the tokenizer that decodes them are held together by the
+first, pictures that are drawn bit by bit by the second.
 """
 
 import hashlib
@@ -45,6 +47,15 @@ def of_codes(section: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(array, kept)
         digest.update(f"{name} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def of_weights(params: Mapping[str, Any]) -> str:
+    """Of all parameters, by name, form and bytes, wherever they lie."""
+    digest = hashlib.blake2b()
+    for name, array in sorted(flatten_dict(params, sep="/").items()):
+        array = np.ascontiguousarray(array)
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
     return digest.hexdigest()[:32]
 
 

@@ -71,7 +71,9 @@ def write_run(workdir: Path, config: dict = CONFIG, psnr: dict | None = None) ->
     return workdir
 
 
-def write_prior(workdir: Path, section: dict = PRIOR, class_names=CLASSES) -> Path:
+def write_prior(
+    workdir: Path, section: dict = PRIOR, class_names=CLASSES, seed: int = 0
+) -> Path:
     """Writes a prior for the tokenizer of the run in W, which is there; returns W."""
     tokenizer = stored.read(workdir, "vqgan")
     stage_dir = workdir / "prior"
@@ -93,7 +95,7 @@ def write_prior(workdir: Path, section: dict = PRIOR, class_names=CLASSES) -> Pa
     with Checkpoints(
         stage_dir / "checkpoints", keep=1, best=("loss", "min")
     ) as checkpoints:
-        checkpoints.save(recipe.run.steps, init(jax.random.key(0)), {"loss": 2.0})
+        checkpoints.save(recipe.run.steps, init(jax.random.key(seed)), {"loss": 2.0})
         checkpoints.wait()
     return workdir
 

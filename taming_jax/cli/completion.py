@@ -28,10 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keep",
-        default="top",
         metavar="top|left|x0,y0,x1,y1|MASK.png",
         help="what stays of --given: a half, a box in [0, 1], or what is white in a "
-        "mask (default: %(default)s)",
+        "mask (default: top)",
     )
 
 
@@ -72,20 +71,26 @@ class Completion(NamedTuple):
 
 
 def given(
-    where: str | None, keep: str, prior, shape: tuple[int, int]
+    where: str | None, keep: str | None, prior, shape: tuple[int, int]
 ) -> Completion | None:
     """Reads and encodes pictures, each as large as `shape`, (h, w) codes, asks for.
 
-    None where nothing is given.
+    None where nothing is given. Where nothing is said of what to keep: the top half.
 
     Raises:
       ValueError: for pictures or a mask that cannot be read or do not go together, and
-        for a region that is none or keeps nothing.
+        for a region that is none, keeps nothing, or is one of no picture.
     """
     from taming_jax.data import list_images
 
+    if where is None and keep is not None:
+        raise ValueError(
+            f"--keep {keep} says what stays of a picture, and none is given: name it "
+            "by --given, or leave --keep out"
+        )
     if where is None:
         return None
+    keep = keep or "top"
     place, vqgan = epath.Path(where).expanduser(), prior.tokenizer()
     paths = list_images(place) if place.is_dir() else [place]
     stays = _region(keep, shape)

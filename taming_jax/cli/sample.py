@@ -3,8 +3,9 @@
 OUTPUT gets numbered PNGs, grid.png with a row or column for every class, and
 samples.npz (uint8 [N,H,W,C] as arr_0, which the usual evaluators read, and int32 labels
 beside it). With --condition FILE|DIR each file is what pictures are asked for by: a
-map, a small picture, or JSON with boxes and box_classes, or keypoints, of objects; it
-stands at the left of its row in grid.png. How it is drawn is as the prior's recipe
+map, a small picture, or JSON with boxes and box_classes, or keypoints, of objects, or
+with coordinates (without a file those of a whole picture); it stands at the left of its
+row in grid.png. How it is drawn is as the prior's recipe
 says, unless it is said here. With --given IMAGE|DIR the codes of pictures are kept
 where --keep says (top half, left half, a box x0,y0,x1,y1 in [0, 1], or where a mask is
 white) and the rest is drawn; a picture, and what is kept of it, stand at the left of
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", default="all", metavar="0,3|all", help="labels (default: all)"
     )
     parser.add_argument(
-        "--condition", metavar="FILE|DIR", help="maps or objects that are asked for"
+        "--condition", metavar="FILE|DIR", help="maps, objects, ... that are asked for"
     )
     parser.add_argument(
         "--count",
@@ -62,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guidance_schedule",
         metavar="NAME[:NUMBER]",
         help="constant, linear, power-cosine[:POWER] or interval:N",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of weights and activations (default: as they were trained)",
     )
     arguments.add_model(parser)
     arguments.add_processes(parser)
@@ -104,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
 
     arguments.start_processes(args)
     each = candidates(args.count, args.accept)
-    prior = load_prior(arguments.model_path(args), mesh=own_mesh())
+    prior = load_prior(arguments.model_path(args), args.dtype, mesh=own_mesh())
     wanted = _wanted(args, prior, each)
     output = PartsDirectory(
         args.output,
@@ -187,20 +193,34 @@ def _draw(
 
 
 def _request(args: argparse.Namespace, prior, wanted: _Wanted) -> dict[str, Any]:
-    """What makes the pictures what they are, in JSON's types."""
+    """What makes the pictures what they are, in JSON's types.
+
+    As it comes out, in whatever words it was asked for: what is not said is in it, and
+    models are known by their weights, so that they may be moved.
+    """
     vqgan, given, judge = prior.tokenizer(), wanted.given, wanted.judge
     return {
-        "prior": {"directory": str(prior.directory), "step": prior.step},
-        "tokenizer": {"step": vqgan.step, "fingerprint": vqgan.fingerprint},
+        "prior": _in_full(prior),
+        "tokenizer": _in_full(vqgan),
+        "condition_tokenizer": _in_full(prior.condition_vqgan),
         "seed": args.seed,
         **_in_short(wanted.asked),
         "count": args.count,
         "accept": args.accept,
         "judge": judge and judge.card["weights_sha256"],
         "given": given and given.digest,
-        **prior.default_settings,
-        **wanted.settings,
+        **sizes.in_effect(prior, prior.default_settings | wanted.settings),
     }
+
+
+def _in_full(model) -> dict[str, Any] | None:
+    """A prior or a tokenizer by its weights, wherever it lies."""
+    from taming_jax import fingerprint
+
+    if model is None:
+        return None
+    weights = fingerprint.of_weights(model.params)
+    return {"step": model.step, "weights": weights, "dtype": model.module.dtype}
 
 
 def _in_short(asked) -> dict[str, Any]:

@@ -8,10 +8,14 @@ H and W in pixels, h and w in codes:
 
 import argparse
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from taming_jax.cli import arguments
+
+_WINDOW = ("window", "window_stride", "window_center")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,9 +49,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def window_of(args: argparse.Namespace) -> dict:
     """What is said of the window, as keywords of `prior.sample`."""
-    names = ("window", "window_stride", "window_center")
-    said = {name: getattr(args, name) for name in names}
+    said = {name: getattr(args, name) for name in _WINDOW}
     return {name: value for name, value in said.items() if value is not None}
+
+
+def in_effect(prior, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of `prior.sample`, with the windows that come of them as `windows`.
+
+    These are the same in whatever words they were asked for; None where none slide.
+
+    Raises:
+      ValueError: for windows that the prior does not have.
+    """
+    from taming_jax.pretrained import windowed
+
+    window, stride, center = (settings.get(name) for name in _WINDOW)
+    windows = windowed.asked(prior, settings["shape"], window, stride or 1, center)
+    others = {name: settings[name] for name in settings if name not in _WINDOW}
+    if windows is None:
+        return {**others, "windows": None}
+    found = {"window": windows.window, "stride": windows.stride}
+    return {**others, "windows": {**found, "center": windows.before}}
 
 
 def grid_of(args: argparse.Namespace, prior) -> tuple[int, int]:

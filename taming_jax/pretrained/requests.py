@@ -61,17 +61,18 @@ def grids(given, grid: tuple[int, int] | None, allowed: range) -> np.ndarray:
     return codes.astype(np.int32)
 
 
-def sides(name: str, given) -> tuple[int, int]:
-    """Two whole numbers above 0, or one for both.
+def sides(name: str, given, least: int = 1) -> tuple[int, int]:
+    """Two whole numbers from `least` on, or one for both.
 
     Raises:
       ValueError: for anything else; it says what `name` should be.
     """
     pair = np.asarray(given)
     whole = np.issubdtype(pair.dtype, np.integer) and pair.shape in ((), (2,))
-    if not whole or pair.min() < 1:
+    if not whole or pair.min() < least:
         raise ValueError(
-            f"{name}={given}: it takes (height, width) in codes, each at least 1"
+            f"{name}={given!r}: it takes (height, width) in codes, each at least "
+            f"{least}, or one number for both"
         )
     return tuple(np.broadcast_to(pair, 2).tolist())
 

@@ -46,7 +46,8 @@ def asked(prior, shape: Sides, window, stride: int, center) -> Windows | None:
             "window cannot be larger; leave it out"
         )
     seen = tuple(map(min, known, shape))
-    _check_moves(known, seen, stride, center)
+    _check_stride(stride, seen)
+    center = _center(center, known)
     whole = shape == prior.grid or (prior.any_grid and _fits(prior, shape))
     if whole and (window is None or seen == shape):
         return None
@@ -60,8 +61,8 @@ def asked(prior, shape: Sides, window, stride: int, center) -> Windows | None:
     if seen == shape:
         stride = max(shape)  # one window, one block: nothing is computed twice
     if center is not None:
-        center = np.minimum(center, np.subtract(seen, 1)).tolist()
-    return Windows(shape, seen, stride, center and tuple(center))
+        center = tuple(np.minimum(center, np.subtract(seen, 1)).tolist())
+    return Windows(shape, seen, stride, center)
 
 
 def told(prior, condition: Any, windows: Windows, *, as_tokens: bool):
@@ -167,17 +168,24 @@ def _fits(prior, shape: Sides) -> bool:
     return prior.module.prefix + math.prod(shape) - 1 <= prior.module.length
 
 
-def _check_moves(window: Sides, seen: Sides, stride, center) -> None:
-    """Raises ValueError for a stride or a center that such a window does not have."""
-    if not isinstance(stride, int | np.integer) or not 1 <= stride <= min(seen):
+def _check_stride(stride, seen: Sides) -> None:
+    """Raises ValueError for a stride that such a window does not have."""
+    whole = isinstance(stride, int | np.integer) and not isinstance(stride, bool)
+    if not whole or not 1 <= stride <= min(seen):
         raise ValueError(
-            f"window_stride={stride}: a window of {seen} codes moves by 1 to "
+            f"window_stride={stride!r}: a window of {seen} codes moves by 1 to "
             f"{min(seen)}"
         )
-    if center is not None:
-        rows, columns = np.broadcast_to(center, 2)
-        if not (0 <= rows < window[0] and 0 <= columns < window[1]):
-            raise ValueError(
-                f"window_center={center}: so many rows and columns of a window come "
-                f"before its place, from 0 to {window[0] - 1} and {window[1] - 1}"
-            )
+
+
+def _center(given, window: Sides) -> Sides | None:
+    """Rows and columns before the place; ValueError for what a window does not have."""
+    if given is None:
+        return None
+    center = requests.sides("window_center", given, least=0)
+    if any(map(int.__ge__, center, window)):
+        raise ValueError(
+            f"window_center={given}: so many rows and columns of a window come "
+            f"before its place, from 0 to {window[0] - 1} and {window[1] - 1}"
+        )
+    return center

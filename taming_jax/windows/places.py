@@ -33,14 +33,20 @@ class Windows:
       window: (H, W), neither larger than the picture.
       stride: s, how many codes a window moves by.
       center: how many rows and columns of a window come before its place, where the
-        edges of the picture leave room; of a block, before its middle. The paper's
-        sampling script has H // 2, its script for scenes (H - 1) // 2.
+        edges of the picture leave room; of a block, before its middle. None: half of
+        them, H // 2, as in the paper's sampling script; its script for scenes has
+        (H - 1) // 2.
     """
 
     shape: Sides
     window: Sides
     stride: int = 1
     center: Sides | None = None
+
+    @property
+    def before(self) -> Sides:
+        """How many rows and columns come before a place; the center, said or not."""
+        return self.center or tuple(side // 2 for side in self.window)
 
     @property
     def blocks(self) -> Sides:
@@ -50,8 +56,7 @@ class Windows:
     @property
     def origins(self) -> tuple[np.ndarray, np.ndarray]:
         """The first rows of the windows of each row of blocks, and their columns."""
-        center = self.center or tuple(side // 2 for side in self.window)
-        sides = zip(self.shape, self.window, center, strict=True)
+        sides = zip(self.shape, self.window, self.before, strict=True)
         return tuple(_origins(*side, self.stride) for side in sides)
 
 

@@ -136,6 +136,9 @@ def test_one_picture_is_no_full_batch(workdir, tmp_path, monkeypatch):
         (["--guidance", 3], r"another request \(guidance=1.5, now guidance=3.0\)"),
         (["--seed", 6], r"another request \(seed=5, now seed=6\)"),
         (["--classes", "7,3"], "another request .*labels"),
+        (["--height", "32"], r"another request \(shape=\[4, 4\], now shape=\[8, 4\]\)"),
+        (["--window", "3"], r"another request \(windows=None, now windows={"),
+        (["--dtype", "bfloat16"], r"another request \(prior\)"),
     ],
 )
 def test_another_request_is_refused(workdir, output, capsys, flags, message):
@@ -143,6 +146,48 @@ def test_another_request_is_refused(workdir, output, capsys, flags, message):
     assert sample(workdir, output, *REQUEST, *flags) == 2
     assert re.search(message, capsys.readouterr().err)
     assert names(output) == before
+
+
+def test_the_same_request_in_other_words_goes_on(
+    workdir, output, tmp_path, monkeypatch
+):
+    """What is not said, said; and of a run that was moved."""
+    shutil.copytree(output, tmp_path / "out")
+    shutil.copytree(workdir, tmp_path / "moved")
+    monkeypatch.setattr(PretrainedPrior, "generate", None)
+    flags = ["--height", 16, "--window_stride", 1, "--window_center", 2]
+    flags += ["--dtype", "float32", "--top_p", 0.95]
+    assert sample(tmp_path / "moved", tmp_path / "out", *REQUEST, *flags) == 0
+
+
+def test_windows_are_known_by_what_comes_of_them(workdir, tmp_path, monkeypatch):
+    flags = ["--classes", "7", "--count", 1, "--height", 24]
+    assert sample(workdir, tmp_path / "out", *flags) == 0
+    monkeypatch.setattr(PretrainedPrior, "generate", None)
+    said = ["--window", 4, "--window_stride", 1, "--window_center", "2,2"]
+    assert sample(workdir, tmp_path / "out", *flags, *said) == 0
+    assert sample(workdir, tmp_path / "out", *flags, "--window_center", 1) == 2
+
+
+def test_a_prior_that_was_trained_again_does_not_go_on(workdir, tmp_path, capsys):
+    """In the same place, to the same step."""
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(workdir, run)
+    assert sample(run, out, "--classes", "7", "--count", 1) == 0
+    shutil.rmtree(run / "prior")
+    tiny_run.write_prior(run, seed=1)
+    assert sample(run, out, "--classes", "7", "--count", 1) == 2
+    assert "another request (prior" in capsys.readouterr().err
+
+
+def test_pictures_are_drawn_with_the_dtype_that_is_said(workdir, tmp_path):
+    flags = ["--classes", "7", "--count", 2, "--guidance", 1, "--batch_size", 2]
+    flags += ["--dtype", "bfloat16"]
+    assert sample(workdir, tmp_path / "out", *flags) == 0
+    expected = load_prior(workdir, "bfloat16").generate(
+        jax.random.key(0), [7, 7], temperature=0.9, top_p=0.95
+    )
+    assert_array_equal(samples(tmp_path / "out")[0], to_uint8(expected))
 
 
 def test_what_is_no_part_of_it_is_not_overwritten(workdir, capsys, tmp_path):
@@ -185,9 +230,7 @@ def test_a_picture_is_completed_around_what_is_kept(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LateCodes)
         expected = prior.generate(jax.random.key(0), [0], **settings)
-    # Drawn in a batch of sixteen: a matrix product may round differently.
-    difference = samples(tmp_path / "out")[0].astype(int) - to_uint8(expected)
-    assert abs(difference).max() <= 1
+    assert_array_equal(samples(tmp_path / "out")[0], to_uint8(expected))
 
 
 @pytest.mark.parametrize(
@@ -202,6 +245,7 @@ def test_a_picture_is_completed_around_what_is_kept(
         (["--window", "5"], r"window=\(5, 5\): .* positions for \(4, 4\) codes"),
         (["--height", "32", "--window_stride", "5"], "stride"),
         (["--given", "none.png"], "none.png cannot be read"),
+        (["--keep", "left"], "--keep left says what stays .*: name it by --given"),
     ],
 )
 def test_what_cannot_be_is_said_and_leaves_nothing(
