@@ -192,6 +192,38 @@ def test_a_prior_without_its_tokenizer_says_what_is_missing(workdir, tmp_path):
         load_prior(tmp_path)
 
 
+def changed(workdir, output, change):
+    """A copy of the run in `output`, whose prior's record is changed."""
+    shutil.copytree(workdir, output)
+    path = output / "prior" / "config.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    return output
+
+
+def test_a_prior_without_the_tokenizer_of_its_maps_says_what_is_missing(
+    workdir, tmp_path
+):
+    told = {"kind": "label and depth", "told": [], "tokenizer": "condition_vqgan"}
+    run = changed(
+        workdir, tmp_path / "run", lambda r: r["facts"].update(condition=told)
+    )
+    message = r"prior is told label and depth .* in .*run there is no condition_vqgan"
+    with pytest.raises(ValueError, match=message):
+        load_prior(run)
+
+
+def test_an_order_that_does_not_fit_the_grid_asked_for_is_refused(workdir, tmp_path):
+    run = changed(
+        workdir,
+        tmp_path / "run",
+        lambda r: r["config"]["prior"].update(order="subsample"),
+    )
+    with pytest.raises(ValueError, match=r"order='subsample' halves .* 3 x 4"):
+        load_prior(run, grid=(3, 4))
+
+
 def test_a_mesh_that_splits_heads_is_refused():
     mesh = AbstractMesh((1, 1, 3), ("data", "fsdp", "tensor"))
     with pytest.raises(ValueError, match=r"mesh tensor=3 does not divide .* heads=5"):
@@ -199,12 +231,13 @@ def test_a_mesh_that_splits_heads_is_refused():
 
 
 def test_the_tokenizer_may_lie_elsewhere(workdir, tmp_path):
-    shutil.copytree(workdir / "prior", tmp_path / "prior")
-    path = tmp_path / "prior" / "config.json"
-    record = json.loads(path.read_text())
-    record["config"]["prior"]["tokenizer"] = str(workdir)
-    path.write_text(json.dumps(record))
-    assert load_prior(tmp_path).vqgan.directory == workdir / "vqgan"
+    run = changed(
+        workdir,
+        tmp_path / "run",
+        lambda r: r["config"]["prior"].update(tokenizer=str(workdir)),
+    )
+    shutil.rmtree(run / "vqgan")
+    assert load_prior(run).vqgan.directory == workdir / "vqgan"
 
 
 def test_any_mesh_with_these_axes_will_do():

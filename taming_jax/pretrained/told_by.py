@@ -45,13 +45,20 @@ def condition_tokenizer(path, recipe: PriorRecipe, told: Mapping[str, Any], *how
     Raises:
       ValueError: for one that took its place, and if that of a run is gone.
     """
-    if told.get("tokenizer") is None:
+    stage = told.get("tokenizer")
+    if stage is None:
         return None
     directory = stored.find(path, "prior")
     place = recipe.condition_tokenizer or directory.parent
-    if "told" not in told and not stored.is_there(place, told["tokenizer"]):
-        return None
-    vqgan = load_vqgan(place, *how, stage=told["tokenizer"])
+    if not stored.is_there(place, stage):
+        if "told" not in told:
+            return None
+        raise ValueError(
+            f"{directory} is told {told['kind']} by the codes of a tokenizer, and in "
+            f"{place} there is no {stage}: bring it back, or let prior.condition_"
+            "tokenizer in its config.json say where it is"
+        )
+    vqgan = load_vqgan(place, *how, stage=stage)
     if told.get("fingerprint"):
         check_tokenizer(directory, told["fingerprint"], vqgan)
     return vqgan
