@@ -3,26 +3,29 @@
     what was asked for [B, ...], pictures uint8 [B,S,S,3] --scores--> name -> [B]
 
 What pictures show is read off them by the `Reader`; pictures that were asked for small
-are compared pixel by pixel, at their own size and reduced.
+are compared pixel by pixel, at their own size and reduced to what is told.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from taming_jax.conditions.table import Condition
 from taming_jax.metrics import truth
 from taming_jax.metrics.pixels import psnr
 from taming_jax.metrics.reader import Reader
 from taming_jax.units import to_uint8
 
 
-def _small(asked, pictures: np.ndarray) -> np.ndarray:
-    """PSNR [dB] of 8 x 8 parts: whether the picture is the one that was reduced."""
-    parts = [
-        values.reshape(len(values), 8, values.shape[1] // 8, 8, -1, 3).mean((2, 4))
-        for values in (to_uint8(asked), pictures)
-    ]
+def _small(asked, pictures: np.ndarray, side: int) -> np.ndarray:
+    """PSNR [dB] of side x side parts: whether the picture is what was reduced."""
+    parts = []
+    for values in (to_uint8(asked), pictures):
+        count, height, width, channels = values.shape
+        shape = count, side, height // side, side, width // side, channels
+        parts.append(values.reshape(shape).mean((2, 4)))
     return psnr(*(np.round(part).astype(np.uint8) for part in parts))
 
 
@@ -67,8 +70,18 @@ READ: dict[str, tuple[str, str, Callable]] = {
     ),
 }
 READ |= {f"direct_{name}": READ[name] for name in ("segmentation", "depth", "edges")}
-# Likewise, of pictures as they are.
-COMPARED = {"low_resolution": {"psnr": _pixels, "psnr_of_8x8": _small}}
+
+
+def _compared(told: Mapping[str, Condition]) -> dict[str, tuple[str, Callable]]:
+    """Likewise, of pictures as they are: figure -> kind and what it is."""
+    if "low_resolution" not in told:
+        return {}
+    side = told["low_resolution"].side
+    figures = {
+        "psnr": _pixels,
+        f"psnr_of_{side}x{side}": functools.partial(_small, side=side),
+    }
+    return {name: ("low_resolution", score) for name, score in figures.items()}
 
 
 def to_be_read(told) -> set[str]:
@@ -76,21 +89,24 @@ def to_be_read(told) -> set[str]:
     return {READ[name][1] for name in told if name in READ}
 
 
-def names(told, reader: Reader | None) -> list[str]:
+def names(told: Mapping[str, Condition], reader: Reader | None) -> list[str]:
     """The figures that there are for such conditions."""
     read = [READ[name][0] for name in told if name in READ and reader is not None]
-    return read + [figure for name in told for figure in COMPARED.get(name, ())]
+    return [*read, *_compared(told)]
 
 
 def scores(
-    asked: Mapping[str, Any], pictures: np.ndarray, reader: Reader | None
+    told: Mapping[str, Condition],
+    asked: Mapping[str, Any],
+    pictures: np.ndarray,
+    reader: Reader | None,
 ) -> dict[str, np.ndarray]:
     """Each figure of each picture, float64 [B]; NaN where there is none.
 
     Args:
-      asked: what was asked for, by the names of conditions, in the form that people
-        give it.
-      pictures: uint8 [B,S,S,3].
+      told: the conditions, by name.
+      asked: what was asked for by each, in the form that people give it.
+      pictures: uint8 [B,S,S,C].
       reader: None: without what has to be read.
     """
     measured = {}
@@ -99,7 +115,18 @@ def scores(
     for name in wanted:
         figure, what, score = READ[name]
         measured[figure] = score(asked[name], read[what])
-    for name in asked:
-        for figure, score in COMPARED.get(name, {}).items():
-            measured[figure] = score(asked[name], pictures)
+    for figure, (name, score) in _compared(told).items():
+        measured[figure] = score(asked[name], pictures)
     return measured
+
+
+def as_trained(
+    told: Mapping[str, Condition], asked: Mapping[str, Any], numbers: np.ndarray
+) -> dict[str, Any]:
+    """What is asked for as training says it: pictures worse where it makes them so.
+
+    numbers: int [B] of the examples; each is made worse in its own way.
+    """
+    worse = [name for name in asked if getattr(told[name], "degraded", False)]
+    changed = {name: told[name].worsened(asked[name], numbers) for name in worse}
+    return {**asked, **changed}

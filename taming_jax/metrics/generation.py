@@ -10,13 +10,13 @@ Several processes share pictures and samples, and all return the same figures.
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from taming_jax import data
 from taming_jax.metrics import asked as asked_scores
-from taming_jax.metrics import drawn, frechet, shares
+from taming_jax.metrics import drawn, frechet, placed, shares
 from taming_jax.metrics.judge import Judge
+from taming_jax.metrics.likelihood import condition_of, nats_of
 from taming_jax.metrics.reader import Reader
 from taming_jax.pretrained import PretrainedPrior
 from taming_jax.units import from_uint8, to_uint8
@@ -56,7 +56,8 @@ def evaluate_prior(
       judge_accuracy_on_reconstructions, judge_held_out_accuracy, and judge_frechet
       (samples against originals) beside judge_frechet_of_reconstructions. For other
       conditions the figures of `asked`, each beside what it is _of_originals and
-      _of_reconstructions: how far reader and tokenizer err by themselves.
+      _of_reconstructions: how far reader and tokenizer err by themselves; for
+      coordinates of crops places_told_apart, see `placed`.
     """
     count = samples or len(held_out)
     told = asked_scores.names(prior.vocabulary.told, reader)
@@ -68,9 +69,13 @@ def evaluate_prior(
         "nats_per_token": float(nlls.mean()),
         "bits_per_token": float(nlls.mean() / np.log(2)),
     }
+    if placed.can_be_told_apart(prior.vocabulary.told, held_out):
+        figures["places_told_apart"] = placed.told_apart(
+            prior, held_out, count=len(nlls), batch_size=batch_size
+        )
     if judge is None and not told:
         return figures
-    asked, labels = asked_for(prior, held_out, count, batch_size)
+    asked, labels, heard = asked_for(prior, held_out, count, batch_size)
     rows = dict.fromkeys(told, ((), np.float64))
     if judge is not None:
         features = seen["features_of_originals"]
@@ -79,10 +84,10 @@ def evaluate_prior(
 
     def measure(which, pictures):
         part = jax.tree.map(lambda values: values[which], asked)
-        return _scores(part, pictures, labels[which], judge, reader)
+        return _scores(prior, part, pictures, labels[which], judge, reader)
 
     measured = drawn.measured(
-        prior, asked, measure, rows, count=count, seed=seed, batch_size=batch_size
+        prior, heard, measure, rows, count=count, seed=seed, batch_size=batch_size
     )
     figures["samples"] = count
     for name in told:
@@ -98,21 +103,22 @@ def evaluate_prior(
 
 def _read_held_out(prior, held_out, batch_size, count, judge, reader):
     """Mean nats per token of each picture, and what others make of them all."""
-    keep = ("image", *prior.vocabulary.entries, *(("label",) if judge else ()))
+    keep = ("image", "index", *prior.vocabulary.entries)
+    keep += ("label",) if judge else ()
     keep, columns = tuple(dict.fromkeys(keep)), {}
     is_shown = judge is not None or asked_scores.names(prior.vocabulary.told, reader)
     for batch in shares.eval_batches(
         held_out, batch_size=batch_size, keep=keep, count=count
     ):
         codes = prior.tokenizer().encode(from_uint8(batch["image"]))
-        asked = _condition_of(prior, batch)
-        logits = prior.logits(codes, asked)
-        measured = {"mask": batch["mask"], "nll": np.asarray(_nll(logits, codes))}
+        asked, heard = condition_of(prior, batch)
+        measured = {"mask": batch["mask"], "nll": nats_of(prior, codes, heard)}
         if is_shown:
             decoded = to_uint8(prior.tokenizer().decode(codes))
             both = zip(_BESIDE, (batch["image"], decoded), strict=True)
             for which, pictures in both:
-                found = _scores(asked, pictures, batch.get("label"), judge, reader)
+                labels = batch.get("label")
+                found = _scores(prior, asked, pictures, labels, judge, reader)
                 measured |= {f"{name}_{which}": found[name] for name in found}
         for name, values in measured.items():
             columns.setdefault(name, []).append(values)
@@ -121,11 +127,11 @@ def _read_held_out(prior, held_out, batch_size, count, judge, reader):
     return columns.pop("nll"), columns
 
 
-def _scores(asked, pictures, labels, judge, reader) -> dict[str, np.ndarray]:
+def _scores(prior, asked, pictures, labels, judge, reader) -> dict[str, np.ndarray]:
     """What reader and judge make of pictures, one row for each."""
     found = {}
     if isinstance(asked, Mapping):
-        found = asked_scores.scores(asked, pictures, reader)
+        found = asked_scores.scores(prior.vocabulary.told, asked, pictures, reader)
     if judge is not None:
         found["features"], predicted = judge(pictures)
         found["is_right"] = predicted == labels
@@ -150,45 +156,34 @@ def _judged(measured, seen, judge: Judge) -> dict[str, float]:
     }
 
 
-def _condition_of(prior, batch):
-    """What the prior is told of a batch; None of an unconditional one."""
-    kinds = prior.vocabulary.told
-    return {name: kind.of_batch(batch) for name, kind in kinds.items()} or None
-
-
 def asked_for(prior, held_out, count: int, batch_size: int):
-    """What samples are drawn for, [N, ...], and int32 [N] what they should show.
+    """What samples are drawn for, [N, ...]; int32 [N] what they should show; how it is
+    said.
 
     Labels are asked for in turn; other conditions are those of the held-out pictures,
-    with the label of the picture where there is one, asked for or not.
+    with the label of the picture where there is one, asked for or not. Pictures that
+    training makes worse are said as bad, and compared as they were.
     """
     kinds, labels = prior.vocabulary.told, np.arange(count, dtype=np.int32)
     if not set(kinds) - {"label"}:
         labels = labels % max(1, prior.vocabulary.classes)
-        return labels, labels
+        return labels, labels, labels
     keep = tuple(dict.fromkeys((*prior.vocabulary.entries, "label")))
-    keep = tuple(name for name in keep if name in held_out.example_spec)
+    keep = ("index", *(name for name in keep if name in held_out.example_spec))
     parts = []
     for batch in data.eval_batches(
         held_out, batch_size=batch_size, keep=keep, count=min(count, len(held_out))
     ):
         there = {name: batch[name][batch["mask"]] for name in keep}
-        asked = jax.tree.map(np.asarray, _condition_of(prior, there))
-        parts.append((asked, there.get("label", np.zeros(len(there[keep[0]]), int))))
-    asked, labels = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+        asked, heard = jax.tree.map(np.asarray, condition_of(prior, there))
+        shown = there.get("label", np.zeros(len(there["index"]), int))
+        parts.append((asked, shown, heard))
+    asked, labels, heard = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
     rows = np.arange(count) % len(labels)
-    return jax.tree.map(lambda part: part[rows], (asked, labels))
+    return jax.tree.map(lambda part: part[rows], (asked, labels, heard))
 
 
 def _mean(values: np.ndarray) -> float:
     """Of those that are figures; NaN where none is."""
     there = values[~np.isnan(values)]
     return float(there.mean()) if len(there) else float("nan")
-
-
-@jax.jit
-def _nll(logits, codes):
-    """[B, T, V] and [B, h, w] -> mean nats per token [B]."""
-    log_p = jax.nn.log_softmax(logits)
-    tokens = codes.reshape(len(codes), -1, 1)
-    return -jnp.take_along_axis(log_p, tokens, axis=-1).mean((1, 2))

@@ -1,9 +1,13 @@
 """Which figures there are for which condition, and of what."""
 
+import jax
 import numpy as np
-from numpy.testing import assert_allclose
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
+from taming_jax.conditions.direct import LowResolution
 from taming_jax.metrics import asked
+from taming_jax.units import to_uint8
 
 
 def read(pictures):
@@ -20,8 +24,11 @@ def read(pictures):
 PICTURES = np.full((2, 8, 8, 3), 51, np.uint8)
 
 
+SMALL = {"low_resolution": LowResolution(side=8)}
+
+
 def test_each_kind_has_its_figure():
-    told = {
+    wanted = {
         "segmentation": np.ones((2, 8, 8), int),
         "depth": np.zeros((2, 8, 8, 1), np.float32),  # .5 of [0, 1]
         "edges": np.ones((2, 8, 8, 1), np.float32),
@@ -32,7 +39,8 @@ def test_each_kind_has_its_figure():
         "keypoints": np.zeros((2, 1, 1, 3)),
         "low_resolution": np.full((2, 8, 8, 3), -1, np.float32),
     }
-    found = asked.scores(told, PICTURES, read)
+    told = dict.fromkeys(wanted) | SMALL
+    found = asked.scores(told, wanted, PICTURES, read)
     assert list(found) == asked.names(told, read)
     assert_allclose(found["iou"], 1)
     assert_allclose(found["depth_error"], 0.25)
@@ -45,8 +53,42 @@ def test_each_kind_has_its_figure():
 
 
 def test_without_a_reader_there_is_what_needs_none():
-    told = {"depth": None, "low_resolution": None, "label": None}
+    told = {"depth": None, "label": None} | SMALL
     assert asked.names(told, None) == ["psnr", "psnr_of_8x8"]
+
+
+@pytest.mark.parametrize(("size", "side"), [(8, 4), (36, 12), (12, 3)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_pictures_are_compared_at_the_size_that_is_told(size, side, channels):
+    """A pixel that is 64 too dark in each part is off by 64 / (pixels of a part)."""
+    told = {"low_resolution": LowResolution(side, channels=channels)}
+    wanted = np.zeros((2, size, size, channels), np.float32)
+    pictures = to_uint8(wanted).copy()
+    part = size // side
+    pictures[:, ::part, ::part] -= 64
+    found = asked.scores(told, {"low_resolution": wanted}, pictures, None)
+    assert list(found) == ["psnr", f"psnr_of_{side}x{side}"]
+    apart = np.round(64 / part**2)
+    assert_allclose(found[f"psnr_of_{side}x{side}"], 20 * np.log10(255 / apart))
+
+
+def test_pictures_are_made_worse_as_training_does_and_by_their_numbers():
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
+    kind = LowResolution(side=4, levels=16, degraded=True)
+    told = {"low_resolution": kind, "label": None}
+    wanted = {"low_resolution": images[[0, 1, 0]], "label": np.arange(3)}
+    heard = asked.as_trained(told, wanted, np.array([7, 0, 7]))
+    worse = heard["low_resolution"]
+    assert_array_equal(heard["label"], wanted["label"])
+    key = jax.random.fold_in(jax.random.key(0), 7)
+    assert_array_equal(kind.tokens(worse[:1]), kind.tokens(images[:1], key=key))
+    assert_array_equal(worse[0], worse[2])
+    assert (kind.tokens(worse) != kind.tokens(wanted["low_resolution"])).any(1).all()
+
+
+def test_pictures_of_which_training_tells_the_means_stay_as_they_are():
+    wanted = {"low_resolution": np.zeros((1, 8, 8, 3), np.float32)}
+    assert asked.as_trained(SMALL, wanted, np.array([7])) == wanted
 
 
 def test_boxes_are_looked_for_in_a_class_map():
