@@ -15,10 +15,13 @@ and likewise, where only maps need the second command,
     --config configs/conditions.py:low_resolution  8 x 8 pixels
     --config configs/conditions.py:degraded        8 x 8 pixels, worse at random
     --config configs/conditions.py:keypoints       five named points of each object
-    --config configs/conditions.py:coordinates     where each place is
+    --config configs/conditions.py:coordinates     where a part of a scene lies in it
+    --config configs/conditions.py:direct_segmentation  without a tokenizer of maps:
+    --config configs/conditions.py:direct_depth    and :direct_edges, no second command
     --config configs/conditions.py:boxes           and :points, classes and places
 
-`make demo-conditions` runs them one after the other on one tokenizer of pictures.
+`make demo-conditions` runs nine of them one after the other on one tokenizer of
+pictures, `python -m taming_jax demo-conditions --only NAME` any of them.
 docs/conditions.md says what each kind is, and what has been reached so far.
 """
 
@@ -39,6 +42,9 @@ CONDITIONS = {
     "degraded": dict(name="low_resolution", side=8, levels=6, degraded=True),
     "keypoints": dict(name="keypoints", sections=16),
     "coordinates": dict(name="coordinates", steps=64),
+    "direct_segmentation": dict(name="direct_segmentation", levels=11),
+    "direct_depth": dict(name="direct_depth", levels=32),
+    "direct_edges": dict(name="direct_edges", levels=16),
     "boxes": dict(name="boxes", vocabulary=256),
     "points": dict(name="points", vocabulary=256),
 }
@@ -56,6 +62,8 @@ def get_config(variant: str = "segmentation") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.data = dict(name="scenes", train=24_000, val=500, image_size=64)
+    if variant == "coordinates":  # of whole scenes they would always be the same
+        config.data.zoom = 2
     config.vqgan = shapes.vqgan
     if variant in MAPS:
         config.condition_vqgan = scenes.get_config(MAPS[variant]).condition_vqgan
@@ -72,7 +80,7 @@ def _prior(prior: ConfigDict, variant: str) -> ConfigDict:
     listed = variant in ("boxes", "points", "keypoints")  # these lie nowhere
     prior.model.condition_everywhere = not listed
     prior.steps = 1_400 if variant in ("label", "none") else 1_000
-    if variant in MAPS:  # what is where is said: less is left to chance
+    if variant in MAPS or variant.startswith("direct_"):  # less is left to chance
         prior.sampling.update(temperature=0.6, top_p=0.9)
     if variant in ("none", "coordinates"):  # there is nothing to be guided by
         prior.label_dropout, prior.sampling.guidance = 0.0, 1.0

@@ -2,7 +2,9 @@
 
 One tokenizer of pictures in W/images, then one condition after the other in W/NAME, by
 the commands that are printed. What is done is not done again, so that it may be
-stopped, and --only NAME,NAME makes some of them. W/conditions.png has for each a few
+stopped. Nine conditions take about an hour on two cores; --only NAME,NAME makes some of
+them, or others, each of which takes minutes more: none, degraded, coordinates,
+direct_segmentation, direct_depth, direct_edges. W/conditions.png has for each a few
 rows, what was asked for left and three samples right; W/conditions.json the figures,
 and what the same reader says of originals and reconstructions.
 """
@@ -18,8 +20,11 @@ from typing import Any
 
 from taming_jax.cli.demo import Phase, add_flags, execute
 
-NAMES = ("label", "segmentation", "depth", "edges", "label_and_depth",
+# What an hour is enough for, and what else there is.
+USUAL = ("label", "segmentation", "depth", "edges", "label_and_depth",
          "low_resolution", "keypoints", "boxes", "points")  # fmt: skip
+NAMES = (*USUAL, "none", "degraded", "coordinates",
+         "direct_segmentation", "direct_depth", "direct_edges")  # fmt: skip
 MAPS = {"segmentation": "segmentation", "depth": "depth", "edges": "edges",
         "label_and_depth": "depth"}  # fmt: skip
 # The figure that a condition is judged by, and what two cores should reach.
@@ -32,7 +37,9 @@ GOALS = {
     "keypoint_error": None,
     "psnr": None,
     "psnr_of_8x8": None,
+    "places_told_apart": None,
 }
+_ELSE = "judge_frechet"  # of what is told nothing
 _ROWS, _SAMPLES = 4, 3
 
 
@@ -41,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     about = "of each condition, that are scored"
     add_flags(parser, "configs/conditions.py", "runs/conditions", 300, about)
     parser.add_argument(
-        "--only", default=",".join(NAMES), metavar="NAME,NAME", help="of conditions"
+        "--only",
+        default=",".join(USUAL),
+        metavar="NAME,NAME",
+        help=f"of {', '.join(NAMES)} (default: the first {len(USUAL)})",
     )
 
 
@@ -58,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
             f"--only {args.only}: there is no {unknown[0]!r}; there are "
             f"{', '.join(NAMES)}"
         )
-    print("About an hour on two cores; stop it and the same command goes on.")
+    print("All nine: about an hour on two cores. Stopped, the same command goes on.")
     for name in names:
         begun = time.monotonic()
         for phase in _phases(args, name):
@@ -130,24 +140,37 @@ def _note_seconds(own: Path, seconds: float) -> None:
 
 
 def _draw(own: Path, page: Path, seed: int) -> None:
-    """Rows: what held-out pictures are asked for by, and three samples of that."""
+    """Rows: what held-out pictures are asked for by, and three samples of that.
+
+    Objects are drawn on their pictures. Of crops the first row is in the upper left of
+    its picture, the last one in the lower right.
+    """
     import numpy as np
 
     from taming_jax import data, load_prior, pictures
+    from taming_jax.conditions.objects import Boxes, Keypoints
+    from taming_jax.metrics.likelihood import condition_of
     from taming_jax.pretrained.drawing import draw
 
     prior = load_prior(own)
     kinds = prior.vocabulary.told
     held_out = data.open_source(prior.config["data"], "val")
-    batch = held_out.read(np.arange(_ROWS), None, prior.vocabulary.entries)
-    asked = {name: kind.of_batch(batch) for name, kind in kinds.items()}
-    rows = _repeated(asked)
-    if set(asked) == {"label"}:
-        rows = rows["label"]
+    index = np.arange(_ROWS)
+    places = np.linspace(0, 0.999, _ROWS, dtype=np.float32)[:, None].repeat(3, 1)
+    keep = tuple(dict.fromkeys(("image", *prior.vocabulary.entries)))
+    batch = held_out.read(index, places, keep) | {"index": index}
+    _, asked = condition_of(prior, batch)
+    asked = asked or {}
+    rows = _repeated(asked) if set(asked) - {"label"} else _repeated(asked).get("label")
+    if rows is None:  # of what is told nothing there are as many
+        rows = np.zeros(_ROWS * _SAMPLES, np.int32)
     ((_, drawn),) = draw(prior, rows, seed=seed, batch_size=_ROWS * _SAMPLES)
     side = drawn.shape[2]
-    left = [kind.draw(asked[name], side) for name, kind in kinds.items()
-            if name != "label"]  # fmt: skip
+    left = []
+    for name, kind in kinds.items():
+        if name != "label":
+            on = (batch["image"],) if isinstance(kind, Boxes | Keypoints) else ()
+            left.append(kind.draw(asked[name], side, *on))
     drawn = drawn.reshape(_ROWS, _SAMPLES, *drawn.shape[1:])
     parts = [*(part[:, None] for part in left), drawn]
     if "label" in asked:
@@ -182,7 +205,7 @@ def _sum_up(workdir: Path) -> str:
     from taming_jax import pictures
 
     pages, summary = [], {}
-    lines = [f"{'condition':<16} {'figure':<15} samples  originals  reconstr.  goal"]
+    lines = [f"{'condition':<19} {'figure':<17} samples  originals  reconstr.  goal"]
     for name in NAMES:
         own = workdir / name
         if not (own / "page.png").exists():
@@ -190,7 +213,8 @@ def _sum_up(workdir: Path) -> str:
         figures = json.loads((own / "prior" / "evaluation.json").read_text())
         figures["seconds"] = json.loads((own / "seconds.json").read_text())
         summary[name] = figures
-        lines += [_line(name, figure, figures) for figure in GOALS if figure in figures]
+        shown = [figure for figure in GOALS if figure in figures] or [_ELSE]
+        lines += [_line(name, figure, figures) for figure in shown]
         page = pictures.read_png(own / "page.png")
         pages.append(pictures.captioned(page[None], [name])[0])
     width = max(page.shape[1] for page in pages)
@@ -212,6 +236,6 @@ def _line(name: str, figure: str, figures: dict) -> str:
         figure, (f"{figure}_of_originals", f"{figure}_of_reconstructions")
     )
     values = [figures[figure], *(figures.get(each, float("nan")) for each in beside)]
-    goal = GOALS[figure]
+    goal = GOALS.get(figure)
     shown = "  ".join(f"{value:<9.3f}" for value in values)
-    return f"{name:<16} {figure:<15} {shown} {'' if goal is None else goal}"
+    return f"{name:<19} {figure:<17} {shown} {'' if goal is None else goal}"

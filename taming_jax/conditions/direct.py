@@ -203,8 +203,7 @@ class Coordinates:
         if data.crops and not cut:
             raise ValueError(
                 f"prior.condition={kind!r}, and training crops these pictures at "
-                "random, from where nothing says: set data.crop='center', or, of drawn "
-                "scenes, data.zoom=1"
+                "random, from where nothing says: set data.crop='center'"
             )
         return cls(data.image_size, data.stride, cut=cut, **options)
 

@@ -111,14 +111,17 @@ class Boxes:
         """What to say where nothing was given."""
         return "this prior is told objects, and was not: give condition="
 
-    def draw(self, asked: Any, size: int) -> np.ndarray:
-        """Pictures of it for people, uint8 [B,S,S,3]."""
-        blank = np.full((size, size, 3), _BLANK, np.uint8)
+    def draw(self, asked: Any, size: int, pictures=None) -> np.ndarray:
+        """Pictures of it for people, uint8 [B,S,S,3].
+
+        pictures: uint8 [B,S,S,3], what it is drawn on; None: on nothing.
+        """
         boxes, classes = (np.asarray(asked[name]) for name in self.entries)
         if self.points:
             boxes = (boxes[..., :2] + boxes[..., 2:]) / 2
-        drawn = [draw_layout(blank, *each) for each in zip(boxes, classes, strict=True)]
-        return np.stack(drawn)
+        canvas = _blank(len(boxes), size) if pictures is None else pictures
+        drawn = zip(canvas, boxes, classes, strict=True)
+        return np.stack([draw_layout(*each) for each in drawn])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,14 +205,23 @@ class Keypoints:
         """What to say where nothing was given."""
         return "this prior is told keypoints, and was not: give condition="
 
-    def draw(self, asked: Any, size: int) -> np.ndarray:
-        """Pictures of it for people, uint8 [B,S,S,3]; a colour for each object."""
-        blank, asked = np.full((size, size, 3), _BLANK, np.uint8), np.asarray(asked)
+    def draw(self, asked: Any, size: int, pictures=None) -> np.ndarray:
+        """Pictures of it for people, uint8 [B,S,S,3]; a colour for each object.
+
+        pictures: uint8 [B,S,S,3], what it is drawn on; None: on nothing.
+        """
+        asked = np.asarray(asked)
         count = asked.shape[1]
+        canvas = _blank(len(asked), size) if pictures is None else pictures
         which = np.arange(count)[:, None] + np.zeros((1, self.points), int)
         drawn = []
-        for points in asked:
+        for picture, points in zip(canvas, asked, strict=True):
             seen = np.where(points[..., 2] > 0.5, which, -1)
             flat = points[..., :2].reshape(-1, 2)
-            drawn.append(draw_layout(blank, flat, seen.reshape(-1)))
+            drawn.append(draw_layout(picture, flat, seen.reshape(-1)))
         return np.stack(drawn)
+
+
+def _blank(count: int, size: int) -> np.ndarray:
+    """What layouts are drawn on where there is no picture, uint8 [B,S,S,3]."""
+    return np.full((count, size, size, 3), _BLANK, np.uint8)

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 from numpy.testing import assert_array_equal
 
 from taming_jax.conditions.drawing import draw_layout
+from taming_jax.conditions.objects import Boxes, Keypoints
 from taming_jax.maps import class_colours
 
 BLACK = np.zeros((9, 9, 3), np.uint8)
@@ -22,6 +24,30 @@ def test_a_point_is_a_cross():
     cross = np.zeros((9, 9), bool)
     cross[4, 2:7] = cross[2:7, 4] = True
     assert_array_equal(drawn.any(-1), cross)
+
+
+@pytest.mark.parametrize("points", [False, True])
+def test_a_layout_is_drawn_on_its_picture_where_there_is_one(points):
+    """What is not frame or cross is the picture; without one it is dark."""
+    pictures = np.random.default_rng(0).integers(100, 200, (2, 9, 9, 3)).astype("uint8")
+    boxes = np.float32([[[0.25, 0.5, 0.75, 1.0]], [[0.0, 0.0, 0.5, 0.5]]])
+    asked = {"boxes": boxes, "box_classes": np.array([[2], [0]])}
+    kind = Boxes(tuple("abc"), objects=1, points=points)
+    drawn, alone = kind.draw(asked, 9, pictures), kind.draw(asked, 9)
+    lines = (alone != alone[0, 0, -1]).any(-1)
+    assert (lines.sum((1, 2)) > 5).all()
+    assert_array_equal(drawn[~lines], pictures[~lines])
+    assert_array_equal(drawn[lines], alone[lines])
+
+
+def test_keypoints_are_drawn_on_their_picture_where_there_is_one():
+    pictures = np.full((1, 9, 9, 3), 150, np.uint8)
+    asked = np.float32([[[[0.5, 0.5, 1], [0, 0, 0]]]])
+    kind = Keypoints(objects=1, points=2)
+    drawn, alone = kind.draw(asked, 9, pictures), kind.draw(asked, 9)
+    cross = (drawn != 150).any(-1)
+    assert cross.sum() == 9
+    assert_array_equal(drawn[cross], alone[cross])
 
 
 def test_no_object_is_not_drawn():

@@ -1,5 +1,7 @@
 """What a recipe cannot ask for, and maps with classes that are not told."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -27,12 +29,18 @@ def test_what_a_recipe_cannot_ask_for_is_said(condition, message):
         requested(condition)
 
 
-COUNTS = [
-    (name, option)
+OPTIONS = [
+    (name, option, {field.name: field.type for field in fields(kind)}[option])
     for name, kind in CONDITIONS.items()
     for option in kind.options
-    if option not in ("degraded", "crop")
 ]
+COUNTS = [(name, option) for name, option, kind in OPTIONS if kind is int]
+SWITCHES = [(name, option) for name, option, kind in OPTIONS if kind is bool]
+
+
+def test_an_option_is_a_count_or_a_switch():
+    assert len(COUNTS) + len(SWITCHES) == len(OPTIONS)
+    assert ("low_resolution", "degraded") in SWITCHES
 
 
 @pytest.mark.parametrize("value", [0, -3, 2.5, "x", True, None])
@@ -49,11 +57,11 @@ def test_a_count_is_taken_as_it_is(name, option):
 
 
 @pytest.mark.parametrize("value", [1, "yes", None])
-def test_a_switch_is_true_or_false(value):
-    with pytest.raises(ValueError, match=r"degraded=.*: give True or False"):
-        requested({"name": "low_resolution", "degraded": value})
-    on = {"name": "low_resolution", "degraded": True}
-    assert requested(on) == (("low_resolution", {"degraded": True}),)
+@pytest.mark.parametrize(("name", "option"), SWITCHES)
+def test_a_switch_is_true_or_false(name, option, value):
+    with pytest.raises(ValueError, match=rf"{option}={value!r}: give True or False"):
+        requested({"name": name, option: value})
+    assert requested({"name": name, option: True}) == ((name, {option: True}),)
 
 
 CODED = CodedMap(("segmentation", False), 8, 8, 4, 16, channels=3)
