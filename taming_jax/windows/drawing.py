@@ -107,23 +107,36 @@ def sample_windows(
         jnp.broadcast_to(guidance, (height * width,)),
     )
     drawn = None if given is None else np.any(given < 0, axis=0).reshape(height, width)
-    steps = schedule(windows, drawn, at_once)
+    every = schedule(windows, at_once=at_once)
+    steps = every
+    if drawn is not None:
+        steps = schedule(windows, drawn, every.rows.shape[1])
     draw = draw_exactly if windows.stride == 1 else draw_by_blocks
-    canvas = draw(model, params, canvas, asked, steps, windows, codes, greedy)
+    canvas = draw(model, params, canvas, asked, steps, every, windows, codes, greedy)
     return canvas.reshape(len(keys), height, width)
 
 
-def draw_exactly(model, params, canvas, asked, steps: Steps, windows, codes, greedy):
-    """Draws each code from a window of its own: canvas int32 [B,h*w] -> the same."""
+def draw_exactly(
+    model, params, canvas, asked, steps: Steps, every: Steps, windows, codes, greedy
+):
+    """Draws each code from a window of its own: canvas int32 [B,h*w] -> the same.
+
+    every: the steps of a picture of which all codes are drawn. Programs are as these
+      need them, whatever is given: so they are compiled once.
+    """
+    known = rounded_up(lengths(windows, every).max(1), programs(windows))
+    known = np.unique(known)
     longest = lengths(windows, steps).max(1, initial=0)
-    table = jnp.asarray(steps.rows), jnp.asarray(steps.blocks)
-    for length, start, stop in runs(rounded_up(longest, programs(windows))):
+    table = _filled((steps.rows, steps.blocks), windows)
+    for length, start, stop in runs(known[np.searchsorted(known, longest)]):
         program = exact_program(model, windows, codes, greedy, length)
         canvas = program(canvas, params, asked, table, start, stop)
     return canvas
 
 
-def draw_by_blocks(model, params, canvas, asked, steps: Steps, windows, codes, greedy):
+def draw_by_blocks(
+    model, params, canvas, asked, steps: Steps, every: Steps, windows, codes, greedy
+):
     """Draws the codes of each block from one window: as `draw_exactly`."""
     n = jax.eval_shape(asked.told, *2 * [jax.ShapeDtypeStruct((), np.int32)]).shape[1]
     rows = canvas.shape[0] * (1 if asked.untold is None else 2)
@@ -135,29 +148,42 @@ def draw_by_blocks(model, params, canvas, asked, steps: Steps, windows, codes, g
     shape = cache.keys.shape  # [L,blocks*B,G,S,E]
     shape = shape[0], windows.blocks[1], rows, *shape[2:]
     caches = [jnp.zeros(shape, cache.keys.dtype) for _ in range(2)]
-    longest, begun = beginnings(windows, steps)
-    if not len(longest):
-        return canvas
-    known = np.unique(longest)
-    which = np.searchsorted(known, longest)
-    table = jax.tree.map(jnp.asarray, (steps[:2], begun[:2], which))
+    partly = asked.given is not None
+    known = known_beginnings(windows, every, partly=partly)
+    found, begun = beginnings(windows, steps, steps.rows.shape[1] if partly else None)
+    which = np.searchsorted(known, found)
+    table = _filled((steps[:2], begun[:2], which), windows)
     program = blocks_program(model, windows, codes, greedy, tuple(known.tolist()))
-    canvas, *_ = program((canvas, *caches), params, asked, table, 0, len(longest))
+    canvas, *_ = program((canvas, *caches), params, asked, table, 0, len(found))
     return canvas
 
 
-def beginnings(windows: Windows, steps: Steps) -> tuple[np.ndarray, Steps]:
+def beginnings(
+    windows: Windows, steps: Steps, most: int | None = None
+) -> tuple[np.ndarray, Steps]:
     """With how many codes the new blocks of each step begin, int32 [steps]; -1 of none.
 
-    And these blocks alone.
+    And these blocks alone, up to `most` in a step; None: as many as there are.
     """
-    begun = _begun(steps)
+    begun = _begun(steps, most)
     before = lengths(windows, begun).max(1, initial=-1)
-    some = before >= 0
-    codes = np.maximum(before[some] - extension(windows), 0)
+    fewer = np.maximum(before - extension(windows), 0)
+    return np.where(before >= 0, fewer, -1), begun
+
+
+def known_beginnings(windows: Windows, every: Steps, *, partly: bool) -> np.ndarray:
+    """The lengths for which the beginnings of blocks are compiled, ascending.
+
+    partly: whether codes may be given: blocks then begin in any of their rows.
+    """
+    found, _ = beginnings(windows, every)
     # They cost little, once in a block, and each length is compiled.
-    before[some] = rounded_up(codes, -(-programs(windows) // 2))
-    return before, begun
+    some = rounded_up(found[found >= 0], -(-programs(windows) // 2))
+    rest = found[found < 0]
+    if partly:
+        latest = lengths(windows, every).max() - extension(windows)
+        rest = np.array([-1, max(latest, 0)])
+    return np.unique(np.concatenate([some, rest]))
 
 
 def programs(windows: Windows) -> int:
@@ -165,10 +191,24 @@ def programs(windows: Windows) -> int:
     return min(_PROGRAMS, -(-windows.window[0] * windows.window[1] // _CODES))
 
 
-def _begun(steps: Steps) -> Steps:
+def _begun(steps: Steps, most: int | None) -> Steps:
     """Of each step the units alone that begin a block, side by side."""
-    most = max(1, int(steps.begins.sum(1).max(initial=0)))
+    most = most or max(1, int(steps.begins.sum(1).max(initial=0)))
     order = np.argsort(~steps.begins, axis=1, kind="stable")[:, :most]
     begins = np.take_along_axis(steps.begins, order, axis=1)
     parts = (np.take_along_axis(part, order, axis=1) for part in steps[:2])
     return Steps(*(np.where(begins, part, -1) for part in parts), begins)
+
+
+def _filled(tables, windows: Windows):
+    """Arrays [steps,...] with rows for as many steps as there can be, unused ones.
+
+    What is given decides how many there are, and another shape would be compiled anew.
+    """
+    most = windows.shape[0] * windows.blocks[1]
+    return jax.tree.map(
+        lambda table: jnp.pad(
+            table, [(0, most - len(table))] + [(0, 0)] * (table.ndim - 1)
+        ),
+        tables,
+    )

@@ -144,7 +144,8 @@ def test_blocks_begin_with_as_many_codes_as_they_have(monkeypatch):
     params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
     params = jax.tree.map(lambda a: 10 * a, params)
     told, windows = told_in.Same(jnp.array([[16]])), Windows((11, 13), (10, 10))
-    assert len(np.unique(drawing.beginnings(windows, schedule(windows))[0])) == 2
+    every = schedule(windows)
+    assert len(drawing.known_beginnings(windows, every, partly=False)) == 2
     settings = {"windows": windows, "codes": 16}
     expected = sample_windows(model, params, split(1), told, **settings)
     monkeypatch.setattr(drawing, "draw_exactly", drawing.draw_by_blocks)
@@ -158,6 +159,30 @@ def test_codes_that_are_given_stay_and_inform_what_follows(two):
     given[:, :3] = expected[:, :3]
     given[0, 4, 2] = expected[0, 4, 2]  # in one of the two only
     assert_array_equal(draw(conditions, given=given), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_nothing_is_compiled_for_other_codes_that_are_given(two, stride, monkeypatch):
+    """Whatever is drawn of the picture; nor for other settings."""
+    conditions, drawn = two
+    windows, programs = Windows(SHAPE, (SIDE, SIDE), stride), {}
+    for name in ("exact_program", "blocks_program"):
+        found = getattr(drawing, name)
+        monkeypatch.setattr(
+            drawing, name, lambda *key, _f=found: programs.setdefault(key, _f(*key))
+        )
+
+    def compiled():
+        return [program._cache_size() for program in programs.values()]
+
+    upper, corner = np.full_like(drawn, -1), np.full_like(drawn, -1)
+    upper[:, :3] = drawn[:, :3]
+    corner[:, -3:, 2:] = drawn[:, -3:, 2:]
+    draw(conditions, windows, given=upper, top_k=5)
+    before = compiled()
+    draw(conditions[::-1], windows, given=corner, top_k=3, temperature=0.5, seed=1)
+    assert compiled() == before
+    assert sum(before) > 0
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -186,6 +211,25 @@ def test_all_that_a_model_knows_of_places_is_of_its_window(modern, stride):
     )
     logits = by_full_passes(MODERN, modern, told, np.asarray(codes), windows)
     assert_array_equal(logits[..., :16].argmax(-1).transpose(2, 0, 1), codes)
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_around_codes_that_are_given_blocks_are_drawn_by_full_passes(modern, stride):
+    """Others in each sample: blocks begin in their second rows, and some not at all."""
+    windows, told = (
+        Windows((6, 7), (4, 4), stride),
+        told_in.Same(jnp.array([[17], [3]])),
+    )
+    given = np.full((2, 6, 7), -1)
+    given[:, :3] = np.random.default_rng(0).integers(0, 16, (2, 3, 7))
+    given[:, 4, 2:6], given[0, 5] = 7, 9
+    codes = sample_windows(
+        MODERN, modern, split(2), told, windows=windows, codes=16, greedy=True,
+        given=given,
+    )  # fmt: skip
+    logits = by_full_passes(MODERN, modern, told, np.asarray(codes), windows)
+    likeliest = logits[..., :16].argmax(-1).transpose(2, 0, 1)
+    assert_array_equal(codes, np.where(given < 0, likeliest, given))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
