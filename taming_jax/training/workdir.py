@@ -22,6 +22,7 @@ from flax.traverse_util import flatten_dict
 from taming_jax import processes
 from taming_jax.files import in_bucket, unanswered, write_json
 from taming_jax.training.lease import leased
+from taming_jax.training.loss_weights import VQGANLoss
 
 # What makes a state another state, or a batch another batch. All else may change
 # when a run is continued (it is said aloud, and config.json follows).
@@ -29,8 +30,12 @@ FIXED = ("seed", "data", "{stage}.model", "{stage}.discriminator",
          "{stage}.batch_size", "{stage}.alternating",
          "{stage}.condition", "{stage}.shared_vocabulary", "{stage}.order",
          "{stage}.input", "{stage}.stretch")  # fmt: skip
-# (The adversarial weight may not become or leave 0: without one there is no adversary.
-# Nor may those of LeCAM and R1, which remember something.)
+# Weights that may change, but not become or leave 0, and what they are if nothing is
+# said: without the first there is no adversary, and LeCAM and R1 remember something.
+THERE_OR_NOT = {
+    name: getattr(VQGANLoss, name)
+    for name in ("adversarial_weight", "lecam_weight", "r1_weight")
+}
 # Where the data lie is no part of what they are: their identity is compared.
 PLACES = ("data.train", "data.val")  # and those of their maps
 
@@ -195,14 +200,15 @@ def _compare(
     stage_dir: epath.Path, stage: str, before: Mapping, now: Mapping
 ) -> list[str]:
     fixed = tuple(key.format(stage=stage) for key in FIXED)
+    unsaid = {f"{stage}.{name}": weight for name, weight in THERE_OR_NOT.items()}
     before, now = flatten_dict(before, sep="."), flatten_dict(now, sep=".")
     changes = []
     for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
+        old, new = (config.get(key, unsaid.get(key)) for config in (before, now))
         ours = key.split(".")[0] in ("seed", "data", "mesh", stage)
         if old == new or key.startswith(PLACES) or not ours:
             continue
-        comes_or_goes = key == f"{stage}.adversarial_weight" and 0 in (old, new)
+        comes_or_goes = key in unsaid and bool(old) != bool(new)
         if comes_or_goes or any(f"{key}.".startswith(f"{name}.") for name in fixed):
             raise ValueError(
                 f"{stage_dir} was begun with {key}={old!r}, now it is {new!r}: that "

@@ -85,6 +85,34 @@ def test_what_makes_another_run_is_refused_by_its_key(tmp_path, key, value):
         begin(tmp_path, changed(key, value))
 
 
+@pytest.mark.parametrize("key", ["vqgan.lecam_weight", "vqgan.r1_weight"])
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.1), (0.1, 0.0)])
+def test_what_the_adversary_remembers_neither_comes_nor_goes(
+    tmp_path, key, before, after
+):
+    begin(tmp_path, changed(key, before))
+    message = f"begun with {key}={before}, now it is {after}.*another --workdir"
+    with pytest.raises(ValueError, match=message):
+        begin(tmp_path, changed(key, after))
+
+
+def test_what_is_not_said_is_the_default(tmp_path):
+    """0 for LeCAM, 0.8 for the adversary."""
+    config = json.loads(json.dumps(CONFIG))
+    del config["vqgan"]["adversarial_weight"]
+    begin(tmp_path, config)
+    with pytest.raises(ValueError, match=r"lecam_weight=0\.0, now it is 0\.1"):
+        begin(tmp_path, changed("vqgan.lecam_weight", 0.1))
+    assert begin(tmp_path) == []  # 0.8, which is said now
+    assert begin(tmp_path, changed("vqgan.lecam_weight", 0.0)) == []
+
+
+def test_what_the_adversary_remembers_may_weigh_more(tmp_path):
+    begin(tmp_path, changed("vqgan.r1_weight", 0.1))
+    changes = begin(tmp_path, changed("vqgan.r1_weight", 0.2))
+    assert changes == ["vqgan.r1_weight: 0.1 -> 0.2"]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
