@@ -37,6 +37,12 @@ def section(variant: str, codes: int, steps: int) -> dict:
     )
 
 
+def is_default(variant: str, codes: int, steps: int) -> bool:
+    """Whether a variant of another name changes nothing at this size."""
+    ours, default = (section(name, codes, steps) for name in (variant, "default"))
+    return variant != "default" and ours == default
+
+
 def changed(settings: Mapping, changes: Mapping[str, object]) -> dict:
     """The same nested settings with some replaced: {"model.quantizer.dim": 4}."""
     settings = dict(settings)

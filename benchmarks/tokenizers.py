@@ -6,8 +6,9 @@
 
 Each trial (a variant, a size of the codebook, a seed) becomes a line of the results; a
 trial whose settings have a line already is not run again, so that the command may be
-stopped at any time. With `--table` nothing is run: the lines become the tables of
-docs/recipes.md. Quiet cores are wanted for the seconds only.
+stopped at any time. A variant that at some size is the default is none there. With
+`--table` nothing is run: the lines, of all data unless one is named, become the tables
+of docs/recipes.md. Quiet cores are wanted for the seconds only.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import tokenizer_tables, tokenizer_trial, trials
-from benchmarks.tokenizer_variants import VARIANTS, section
+from benchmarks.tokenizer_variants import VARIANTS, is_default, section
 from taming_jax.compilation import keep_programs
 from taming_jax.models.vqgan import VQGAN
 from taming_jax.training.recipe import VQGANRecipe
@@ -34,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     trials.add_arguments(parser, data=DATA, variants=VARIANTS, results=RESULTS)
     parser.add_argument("--sizes", type=trials.numbers, default=[256, 1_024, 16_384])
+    parser.set_defaults(data=None)
     arguments = parser.parse_args()
     trials.fulfil(arguments, every_trial(arguments), tokenizer_tables.tables, sweep)
 
@@ -44,11 +46,17 @@ def every_trial(arguments: argparse.Namespace) -> Iterator[dict]:
     Raises:
       ValueError: for a variant that does not exist or cannot be built.
     """
-    for seed, variant, codes in itertools.product(
-        arguments.seeds, arguments.variants, arguments.sizes
+    unnamed = DATA if arguments.table else DATA[:1]
+    for data, seed, variant, codes in itertools.product(
+        [arguments.data] if arguments.data else unnamed,
+        arguments.seeds,
+        arguments.variants,
+        arguments.sizes,
     ):
+        if is_default(variant, codes, arguments.steps):
+            continue
         trial = {
-            "data": arguments.data,
+            "data": data,
             "variant": variant,
             "codes": codes,
             "seed": seed,
