@@ -112,8 +112,9 @@ def exact_costs(model, params, windows, steps) -> tuple[int, float]:
 
 def block_costs(model, params, windows, steps) -> tuple[int, float]:
     """The same of blocks: what begins them, what extends them, and single codes."""
-    longest, begun = drawing.beginnings(windows, steps)
-    some = longest[longest >= 0]
+    found, begun = drawing.beginnings(windows, steps)
+    known = drawing.known_beginnings(windows, steps, partly=False)
+    some = known[np.searchsorted(known, found[found >= 0])]
     total = 0.0
     for length, times in zip(*np.unique(some, return_counts=True), strict=True):
         tokens = jnp.zeros((begun.rows.shape[1], model.prefix + int(length)), jnp.int32)
@@ -137,7 +138,7 @@ def picture(model, params, windows, at_once):
     """One picture, on the host."""
     told = Same(jnp.full((1, 1), CODES, jnp.int32))
     if model.prefix > 1:
-        told = Part(jnp.zeros((1, *windows.shape), jnp.int32), WINDOW, WINDOW)
+        told = Part(jnp.zeros((1, 1, 1, *windows.shape), jnp.int32), WINDOW, WINDOW)
     keys = jax.random.split(jax.random.key(1), 1)
     codes = sample_windows(
         model, params, keys, told, windows=windows, codes=CODES, at_once=at_once

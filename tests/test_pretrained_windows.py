@@ -17,6 +17,7 @@ from taming_jax.models.transformer import Transformer
 from taming_jax.orders import make_order
 from taming_jax.pretrained import PretrainedPrior, tiled, windowed
 from taming_jax.training.recipe import PriorRecipe
+from taming_jax.units import to_uint8
 from taming_jax.windows import Windows
 
 KEY = jax.random.key(0)
@@ -215,6 +216,21 @@ def test_no_window_slides_through_another_order():
     prior = by_hand(1, condition="none", told={}, order="spiral_in")
     with pytest.raises(ValueError, match=r"shape=\(5, 5\).*another order than by rows"):
         prior.sample(KEY, batch=1, shape=(5, 5))
+
+
+def test_large_pictures_are_never_decoded_as_a_whole(prior, monkeypatch):
+    """Neither as images nor as bytes, of which memory holds a band in float32."""
+    asked = {"shape": (9, 4), "window_stride": 2}
+    small = prior.pictures(KEY, LABELS, **asked)
+    assert_array_equal(small, to_uint8(prior.generate(KEY, LABELS, **asked)))
+    monkeypatch.setattr(tiled, "_WHOLE", 300)
+    monkeypatch.setattr(tiled, "_TILE", 16)
+    monkeypatch.setattr(prior.vqgan, "_decode", None)
+    images = prior.generate(KEY, LABELS, **asked)
+    monkeypatch.setattr(prior.vqgan, "decode", None)
+    found = prior.pictures(KEY, LABELS, **asked)
+    assert found.dtype == np.uint8
+    assert_array_equal(found, to_uint8(images))
 
 
 def test_only_large_pictures_are_decoded_by_tiles(prior):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from taming_jax.pretrained.prior import PretrainedPrior
-from taming_jax.units import Codes, to_uint8
+from taming_jax.units import Codes
 
 
 def draw(
@@ -57,5 +57,5 @@ def draw(
             condition = next(iter(asked.values()))[rows]
         if given is not None:
             settings["given"] = given[rows]
-        images = prior.generate(keys, condition, **settings)
-        yield start, to_uint8(images)[: count - start]
+        pictures = prior.pictures(keys, condition, **settings)
+        yield start, pictures[: count - start]

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from taming_jax.compilation import jit
 from taming_jax.conditions import Vocabulary, codes_of, image_tokens
@@ -29,7 +30,7 @@ from taming_jax.pretrained.vqgan import PretrainedVQGAN
 from taming_jax.sampling import sample_tokens
 from taming_jax.training import mesh as meshes
 from taming_jax.training.recipe import PriorRecipe
-from taming_jax.units import Codes, Images
+from taming_jax.units import Codes, Images, to_uint8
 from taming_jax.windows import Windows
 
 
@@ -206,6 +207,17 @@ class PretrainedPrior:
         if codes.shape[1:] == self.grid:
             return vqgan.decode(codes)
         return windowed.decode(vqgan, codes)
+
+    def pictures(self, key, condition: Any = None, **settings) -> np.ndarray:
+        """As `generate`, but uint8 [B, H, W, C] in [0, 255], on the host.
+
+        What large pictures take besides are some rows of tiles, in float32.
+        """
+        vqgan = self.tokenizer()
+        codes = self.sample(key, condition, **settings)
+        if codes.shape[1:] == self.grid:
+            return to_uint8(vqgan.decode(codes))
+        return windowed.pictures(vqgan, codes)
 
     def tokenizer(self) -> PretrainedVQGAN:
         """The tokenizer; raises ValueError where the prior came without one."""

@@ -2,7 +2,7 @@
 
     shape, window, window_stride, window_center --asked--> Windows, or None: no need
     condition of the whole picture --told--> what each window is told
-    all of it --draw--> codes int32 [B,h,w]
+    all of it --draw--> codes int32 [B,h,w] --decode, pictures--> by tiles, if large
 
 The window is the prior's grid. Where the picture, or the window that is asked for, is
 smaller, it is the top left part of that grid.
@@ -18,7 +18,7 @@ from taming_jax.conditions import windows as told_in
 from taming_jax.models.positions import part_of_grid
 from taming_jax.pretrained import requests, tiled, told_by
 from taming_jax.training import mesh as meshes
-from taming_jax.units import Codes
+from taming_jax.units import Codes, to_uint8
 from taming_jax.windows import Windows, sample_windows
 
 Sides = tuple[int, int]
@@ -126,9 +126,29 @@ def draw(
 
 def decode(vqgan, codes: Codes):
     """Images of codes [B,h,w]; of large ones tile by tile."""
+    tile = tiled.tile_for(vqgan.module, _size(vqgan, codes))
+    return vqgan.decode(codes, tile=tile)
+
+
+def pictures(vqgan, codes: Codes) -> np.ndarray:
+    """The same as uint8 [B,H,W,C]; of large ones each band of rows as it comes."""
+    size = _size(vqgan, codes)
+    tile = tiled.tile_for(vqgan.module, size)
+    if tile is None:
+        return to_uint8(vqgan.decode(codes))
+    found, done = None, 0
+    for band in vqgan.decode_bands(codes, tile):
+        if found is None:
+            found = np.empty((*size, *band.shape[3:]), np.uint8)
+        found[:, done : done + band.shape[1]] = to_uint8(band)
+        done += band.shape[1]
+    return found
+
+
+def _size(vqgan, codes: Codes) -> tuple[int, int, int]:
+    """B, H and W of their images."""
     batch, *grid = codes.shape
-    shape = batch, *(side * vqgan.stride for side in grid)
-    return vqgan.decode(codes, tile=tiled.tile_for(vqgan.module, shape))
+    return batch, *(side * vqgan.stride for side in grid)
 
 
 def _told_tokens(prior, condition, windows: Windows):

@@ -127,7 +127,7 @@ def draw_exactly(
     known = rounded_up(lengths(windows, every).max(1), programs(windows))
     known = np.unique(known)
     longest = lengths(windows, steps).max(1, initial=0)
-    table = _filled((steps.rows, steps.blocks), windows)
+    table = _filled((steps.rows, steps.blocks), windows, every)
     for length, start, stop in runs(known[np.searchsorted(known, longest)]):
         program = exact_program(model, windows, codes, greedy, length)
         canvas = program(canvas, params, asked, table, start, stop)
@@ -152,7 +152,7 @@ def draw_by_blocks(
     known = known_beginnings(windows, every, partly=partly)
     found, begun = beginnings(windows, steps, steps.rows.shape[1] if partly else None)
     which = np.searchsorted(known, found)
-    table = _filled((steps[:2], begun[:2], which), windows)
+    table = _filled((steps[:2], begun[:2], which), windows, every)
     program = blocks_program(model, windows, codes, greedy, tuple(known.tolist()))
     canvas, *_ = program((canvas, *caches), params, asked, table, 0, len(found))
     return canvas
@@ -200,15 +200,18 @@ def _begun(steps: Steps, most: int | None) -> Steps:
     return Steps(*(np.where(begins, part, -1) for part in parts), begins)
 
 
-def _filled(tables, windows: Windows):
+def _filled(tables, windows: Windows, every: Steps):
     """Arrays [steps,...] with rows for as many steps as there can be, unused ones.
 
     What is given decides how many there are, and another shape would be compiled anew.
+    Fewer units wait for one another no longer: their waves are no more than those of
+    all, and each has at most one step that is not full.
     """
-    most = windows.shape[0] * windows.blocks[1]
-    return jax.tree.map(
-        lambda table: jnp.pad(
-            table, [(0, most - len(table))] + [(0, 0)] * (table.ndim - 1)
-        ),
-        tables,
-    )
+    units = windows.shape[0] * windows.blocks[1]
+    most = len(every.rows) + units // every.rows.shape[1]
+
+    def fill(table):
+        rest = [(0, 0)] * (table.ndim - 1)
+        return jnp.pad(table, [(0, most - len(table)), *rest])
+
+    return jax.tree.map(fill, tables)

@@ -114,18 +114,18 @@ def test_what_is_missing_is_drawn_again_and_is_the_same(workdir, output, tmp_pat
 
 def test_what_is_complete_is_not_drawn_again(workdir, output, tmp_path, monkeypatch):
     shutil.copytree(output, tmp_path / "out")
-    monkeypatch.setattr(PretrainedPrior, "generate", None)
+    monkeypatch.setattr(PretrainedPrior, "sample", None)
     assert sample(workdir, tmp_path / "out", *REQUEST, "--batch_size", 4) == 0
 
 
 def test_one_picture_is_no_full_batch(workdir, tmp_path, monkeypatch):
-    drawn, generate = [], PretrainedPrior.generate
+    drawn, draw = [], PretrainedPrior.sample
 
     def counted(prior, keys, *args, **kwargs):
         drawn.append(len(keys))
-        return generate(prior, keys, *args, **kwargs)
+        return draw(prior, keys, *args, **kwargs)
 
-    monkeypatch.setattr(PretrainedPrior, "generate", counted)
+    monkeypatch.setattr(PretrainedPrior, "sample", counted)
     assert sample(workdir, tmp_path / "out", "--classes", "7", "--count", 1) == 0
     assert drawn == [1]
 
@@ -154,7 +154,7 @@ def test_the_same_request_in_other_words_goes_on(
     """What is not said, said; and of a run that was moved."""
     shutil.copytree(output, tmp_path / "out")
     shutil.copytree(workdir, tmp_path / "moved")
-    monkeypatch.setattr(PretrainedPrior, "generate", None)
+    monkeypatch.setattr(PretrainedPrior, "sample", None)
     flags = ["--height", 16, "--window_stride", 1, "--window_center", 2]
     flags += ["--dtype", "float32", "--top_p", 0.95]
     assert sample(tmp_path / "moved", tmp_path / "out", *REQUEST, *flags) == 0
@@ -163,7 +163,7 @@ def test_the_same_request_in_other_words_goes_on(
 def test_windows_are_known_by_what_comes_of_them(workdir, tmp_path, monkeypatch):
     flags = ["--classes", "7", "--count", 1, "--height", 24]
     assert sample(workdir, tmp_path / "out", *flags) == 0
-    monkeypatch.setattr(PretrainedPrior, "generate", None)
+    monkeypatch.setattr(PretrainedPrior, "sample", None)
     said = ["--window", 4, "--window_stride", 1, "--window_center", "2,2"]
     assert sample(workdir, tmp_path / "out", *flags, *said) == 0
     assert sample(workdir, tmp_path / "out", *flags, "--window_center", 1) == 2

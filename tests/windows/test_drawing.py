@@ -11,10 +11,9 @@ from taming_jax.conditions import windows as told_in
 from taming_jax.interop.names import GPT
 from taming_jax.models.passes import next_logits
 from taming_jax.models.transformer import UNROLLED, Transformer
-from taming_jax.sampling import Filters, sample_tokens
+from taming_jax.sampling import sample_tokens
 from taming_jax.windows import Windows, drawing, sample_windows
 from taming_jax.windows.places import lengths, schedule
-from taming_jax.windows.steps import Asked, exact_program
 
 CASE = golden("12_sliding_window_gpt")
 SIDE, SHAPE = CASE.config["W"], tuple(CASE.config["grid"])
@@ -284,32 +283,6 @@ def test_one_place_s_logits_are_those_of_all(layers):
     found = model.apply(variables, tokens, last, method=next_logits)
     # float32 sums of 24 terms, in another order.
     assert_allclose(found, expected, atol=1e-5)
-
-
-def test_a_place_costs_less_than_five_eighths_of_all():
-    """A label, 16 x 16 codes, in the middle of a picture."""
-    model = Transformer(
-        vocab_size=520, length=256, grid=(16, 16), width=64, layers=4, heads=4
-    )
-    windows = Windows((64, 64), (16, 16))
-    tokens = jax.ShapeDtypeStruct((4, 256), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
-    whole = jax.jit(model.apply).lower({"params": params}, tokens)
-    keys = jax.eval_shape(lambda: split(1))
-    canvas = jax.ShapeDtypeStruct((1, 64 * 64), jnp.int32)
-    asked = Asked(
-        keys,
-        told_in.Same(jax.ShapeDtypeStruct((1, 1), jnp.int32)),
-        None,
-        None,
-        Filters(),
-        jax.ShapeDtypeStruct((64 * 64,), jnp.float32),
-    )
-    table = (jax.ShapeDtypeStruct((1072, 4), jnp.int32),) * 2
-    program = exact_program(model, windows, 512, False, 143)
-    ours = program.lower(canvas, params, asked, table, 0, 1)
-    costs = [each.compile().cost_analysis()["flops"] for each in (whole, ours)]
-    assert costs[1] < costs[0] / 1.6
 
 
 def test_a_model_that_sees_what_is_to_come_is_refused():
