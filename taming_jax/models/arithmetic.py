@@ -2,11 +2,10 @@
 
     z latents [...,D]    K codes    D dim    p odds [...,K]
 
-And what they refuse, in one line. What is to be done with all K codes is in `lookup`,
-what passes gradients over in `gradients`.
+What is to be done with all K codes is in `lookup`, what passes gradients over in
+`gradients`, what quantizers refuse in `quantizer_fields`.
 """
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -16,21 +15,18 @@ import numpy as np
 from taming_jax.models.lookup import entropies, nearest
 from taming_jax.units import Codes
 
-# Codes whose odds may exist all at once: 1 GiB for 8,192 latents, and a handful of it.
-GUMBEL_LIMIT = 2**15
-
 # Bits whose combinations LFQ's entropy runs over: as many codes as one look-up's chunk.
 GROUP_BITS = 12
 
 
-def codebook_loss(*, z, q, beta: float, legacy: bool) -> jax.Array:
-    """mean |sg z - q|^2 + beta mean |z - sg q|^2; legacy: beta on the first term."""
+def codebook_loss(*, z, q, beta: float, beta_on_commitment: bool) -> jax.Array:
+    """mean |sg z - q|^2 + beta mean |z - sg q|^2, or with beta on the first term."""
     stop = jax.lax.stop_gradient
     codebook = jnp.mean(jnp.square(stop(z) - q))
     commitment = jnp.mean(jnp.square(z - stop(q)))
-    if legacy:
-        return beta * codebook + commitment
-    return codebook + beta * commitment
+    if beta_on_commitment:
+        return codebook + beta * commitment
+    return beta * codebook + commitment
 
 
 def entropy_loss(z, rows, bias, stats) -> jax.Array:
@@ -114,61 +110,3 @@ def digits(codes: Codes, bases: Sequence[int]) -> jax.Array:
     """The inverse: [...] -> int32 [...,D]."""
     places = np.cumprod([1, *bases[:-1]]).astype(np.int32)
     return codes[..., None] // places % np.array(bases, np.int32)
-
-
-def check_entropy(quantizer) -> None:
-    """Raises ValueError for a weight or a temperature that entropies cannot have."""
-    weight, temperature = quantizer.entropy_weight, quantizer.entropy_temperature
-    if weight < 0 or temperature <= 0:
-        raise ValueError(
-            f"{type(quantizer).__name__} has entropy_weight={weight} and "
-            f"entropy_temperature={temperature}; allowed: 0 or more, and above 0"
-        )
-
-
-def check_odds(size: int, temperature: Sequence[float]) -> None:
-    """Raises ValueError for a softmax that takes too much, or is divided by zero."""
-    if size > GUMBEL_LIMIT:
-        raise ValueError(
-            f"Gumbel's codebook_size={size} needs odds of all codes for each latent, "
-            f"several times {size * 8192 / 2**28:.0f} GiB for 8192 of them; allowed: "
-            f"{GUMBEL_LIMIT} at most. name='ibq' has no such limit"
-        )
-    if min(temperature) <= 0:
-        raise ValueError(
-            f"Gumbel's temperature={tuple(temperature)} is not above 0 all "
-            "the way, and is divided by; the original ends at 1e-6"
-        )
-
-
-def check_levels(levels: Sequence[int], size: int | None, dim: int | None):
-    """-> (codebook_size, dim) of FSQ; ValueError if one is given and is another."""
-    if not levels or any(not isinstance(n, int) or n < 2 for n in levels):
-        raise ValueError(
-            f"FSQ has levels={tuple(levels)}; it takes how many values each dimension "
-            "has, integers of 2 or more, such as levels=(8, 5, 5, 5)"
-        )
-    product = math.prod(levels)
-    if size not in (None, product) or dim not in (None, len(levels)):
-        raise ValueError(
-            f"FSQ's levels={tuple(levels)} are dim={len(levels)} and make "
-            f"codebook_size={product}, and codebook_size={size}, dim={dim} is asked "
-            "for: leave these out, or change the levels"
-        )
-    return product, len(levels)
-
-
-def check_bits(size: int, dim: int | None) -> int:
-    """-> dim of LFQ; ValueError if `size` is no power of two, or of another dim."""
-    bits = max(size.bit_length() - 1, 1)
-    if size != 2**bits:
-        raise ValueError(
-            f"LFQ's codebook_size={size} is no power of two: codes are {bits} bits or "
-            f"{bits + 1}; take {2**bits} or {2 ** (bits + 1)}"
-        )
-    if dim not in (None, bits):
-        raise ValueError(
-            f"LFQ's codebook_size={size} has {bits} bits, and dim={dim} is asked for: "
-            f"leave dim out, or take codebook_size={2**dim}"
-        )
-    return bits

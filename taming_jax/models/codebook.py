@@ -23,11 +23,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from taming_jax.models.arithmetic import check_entropy, entropy_loss
+from taming_jax.models.arithmetic import entropy_loss
 from taming_jax.models.fields import choose
 from taming_jax.models.gradients import GRADIENTS
 from taming_jax.models.lookup import by_distance
 from taming_jax.models.quantization import Quantized, Quantizer
+from taming_jax.models.quantizer_fields import check_revival
 from taming_jax.models.schedules import ramp
 from taming_jax.units import Codes
 
@@ -59,23 +60,26 @@ APART = 0.1
 
 
 class ReseededCodebook(Codebook):
-    """A table with the two remedies."""
+    """A table with the two remedies; `quantize` ends with `blended`.
+
+    entropy_weight, entropy_temperature: of E[H(p)] - H(E[p]) in the loss, where
+        p = softmax(scores / temperature): sure of each, and all in use (Yu et al. 2023;
+        Chang et al. 2022).
+    """
 
     start_step: int = 0
     blend_steps: int = 0
     revive_every: int = 0
     revive_until: int = 0
+    entropy_weight: float = 0.0
+    entropy_temperature: float = 0.01
 
     # Why idle codes cannot be revived, where they cannot.
     NO_REVIVAL = ""
 
     def __post_init__(self):
         super().__post_init__()
-        if self.revive_every and self.NO_REVIVAL:
-            raise ValueError(
-                f"{type(self).__name__} has revive_every={self.revive_every}, and "
-                f"{self.NO_REVIVAL}: leave it out, or take name='vq'"
-            )
+        check_revival(self)
 
     @nn.nowrap
     def share(self, train: bool, step) -> jax.Array:
@@ -83,6 +87,19 @@ class ReseededCodebook(Codebook):
         if not train or step is None:
             return jnp.ones(())
         return ramp(step, start=self.start_step, length=self.blend_steps)
+
+    @nn.nowrap
+    def blended(self, z, q, codes, loss, scores, past, *, train, step) -> Quantized:
+        """The last two steps: the loss in full, and q for the decoder in z's place.
+
+        scores: over the temperature, as rows and biases; past: see `gradients`.
+        """
+        share = self.share(train, step)
+        stats = {"distance": jnp.mean(jnp.square(q - z)), "share": share}
+        if self.entropy_weight:
+            loss += self.entropy_weight * entropy_loss(z, *scores, stats)
+        loss = jnp.where(share > 0, loss, 0.0)
+        return Quantized(past(z, q, share), codes, loss, stats, z)
 
     @nn.nowrap
     def after_update(self, params, codebook, latents, *, step, key):
@@ -112,32 +129,22 @@ class NearestCodebook(ReseededCodebook):
 
     beta: of the commitment.
     gradient: what passes z over, a key of GRADIENTS.
-    entropy_weight, entropy_temperature: of E[H(p)] - H(E[p]) in the loss, where
-        p = softmax(-|z - e|^2 / temperature): sure of each, and all in use (Yu et al.
-        2023; Chang et al. 2022).
+    Scores are -|z - e|^2.
     """
 
     beta: float = 0.25
     gradient: str = "straight_through"
-    entropy_weight: float = 0.0
-    entropy_temperature: float = 0.01
 
     def __post_init__(self):
         super().__post_init__()
         choose(type(self).__name__, "gradient", self.gradient, GRADIENTS)
-        check_entropy(self)
 
     @nn.nowrap
     def finished(self, z, q, codes, loss, table, *, train, step) -> Quantized:
-        """The last two steps: the loss in full, and q for the decoder in z's place."""
-        share = self.share(train, step)
-        stats = {"distance": jnp.mean(jnp.square(q - z)), "share": share}
-        if self.entropy_weight:
-            loss += self.entropy_weight * entropy_loss(
-                z, *by_distance(table, self.entropy_temperature), stats
-            )
-        loss = jnp.where(share > 0, loss, 0.0)
-        return Quantized(GRADIENTS[self.gradient](z, q, share), codes, loss, stats, z)
+        """`blended`, by distances to the rows of `table`."""
+        scores = by_distance(table, self.entropy_temperature)
+        past = GRADIENTS[self.gradient]
+        return self.blended(z, q, codes, loss, scores, past, train=train, step=step)
 
 
 def reseed(embedding, chosen, latents, key) -> jax.Array:

@@ -1,6 +1,6 @@
 """Ways past a quantization, whose own gradient is zero: z [...,D] becomes q [...,D].
 
-Both have the value z + share (q - z): `share` blends quantization in.
+All have the value z + share (q - z): `share` blends quantization in.
 """
 
 import jax
@@ -10,6 +10,11 @@ import jax.numpy as jnp
 def straight_through(z: jax.Array, q: jax.Array, share: jax.Array) -> jax.Array:
     """Value z + share (q - z), gradient of z: what is quantized is passed over."""
     return z + jax.lax.stop_gradient(share * (q - z))
+
+
+def mixed(z: jax.Array, q: jax.Array, share: jax.Array) -> jax.Array:
+    """The value z + share (q - z), the gradients of both: q has one of its own."""
+    return z + share * (q - z)
 
 
 def rotated(z: jax.Array, q: jax.Array, share: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ from flax import struct
 
 from taming_jax.models.arithmetic import occurrences
 from taming_jax.models.lookup import perturbed
+from taming_jax.models.quantizer_fields import check_fields
 from taming_jax.models.remap import Remap, make_remap
 from taming_jax.units import Codes
 
@@ -67,6 +68,7 @@ class Quantizer(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
+        check_fields(self)
         self._check_size()
         self._remap()  # or say what does not fit
         self._check_perturbation()
@@ -164,11 +166,6 @@ class Quantizer(nn.Module):
     @nn.nowrap
     def _check_size(self):
         size, owner = 4 * self.codebook_size * self.numbers(), type(self).__name__
-        if self.codebook_size < 1 or self.dim < 1:
-            raise ValueError(
-                f"{owner} has codebook_size={self.codebook_size} and dim={self.dim}; "
-                "both count something: 1 or more"
-            )
         if size > STATE_LIMIT:
             raise ValueError(
                 f"{owner}'s {self.codebook_size} codes of dim={self.dim} would take "
@@ -180,15 +177,6 @@ class Quantizer(nn.Module):
     @nn.nowrap
     def _check_perturbation(self):
         owner = type(self).__name__
-        for name, fits, allowed in (
-            ("perturb_probability", 0 <= self.perturb_probability <= 1, "in [0, 1]"),
-            ("perturb_share", 0 < self.perturb_share <= 1, "in (0, 1]"),
-            ("perturb_neighbours", self.perturb_neighbours >= 1, "1 or more"),
-            ("perturb_steps", self.perturb_steps >= 0, "0 or more"),
-        ):
-            if not fits:
-                given = getattr(self, name)
-                raise ValueError(f"{owner} has {name}={given}; allowed: {allowed}")
         if self.perturb_probability and self.used is not None:
             raise ValueError(
                 f"{owner} has both used= and perturb_probability="

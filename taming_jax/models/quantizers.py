@@ -15,11 +15,14 @@
     ibq       a row                    the most alike              all of a softmax
     simvq     a row of E W + b         the nearest                 the loss, by W and b
 
-Every quantizer takes the same steps in the same order: project, distances, codes,
-vectors, loss, straight-through. What they share is written once: in `quantization`
-what is the same for all, in `codebook` what is for tables, in `lookup` what is to be
-done with all K codes, in chunks of them, in `gradients` the ways past a quantization,
-in `arithmetic` the rest. All of it is float32, whatever the activations are.
+Where the nearest or most alike of a table is taken, the steps are the same, in the same
+order: project, scores, codes, vectors, loss, straight-through. gumbel has odds in the
+place of scores, and nothing to pass over where its draws are soft; fsq and lfq round
+each dimension alone. What they share is written once: in `quantization` what is the
+same for all, in `codebook` what is for tables, in `lookup` what is to be done with all
+K codes, in chunks of them, in `gradients` the ways past a quantization, in `arithmetic`
+the rest, in `quantizer_fields` what they refuse. All of it is float32, whatever the
+activations are.
 
 What gradients move is in "params"; what they do not (counts, averages, constants) is in
 the collection "codebook", mutable in training. Noise comes from the rng stream
@@ -36,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from taming_jax.models import arithmetic
+from taming_jax.models import arithmetic, quantizer_fields
 from taming_jax.models.arithmetic import codebook_loss, digits, ema, from_digits
 from taming_jax.models.codebook import (
     Codebook,
@@ -47,7 +50,7 @@ from taming_jax.models.codebook import (
 )
 from taming_jax.models.convolution import Conv, flat, normal, uniform
 from taming_jax.models.fields import choose, strict
-from taming_jax.models.gradients import straight_through, unit_length
+from taming_jax.models.gradients import mixed, straight_through, unit_length
 from taming_jax.models.lookup import best, index_backpropagation, nearest
 from taming_jax.models.quantization import Quantized, Quantizer
 from taming_jax.models.schedules import warm_up_cosine
@@ -74,7 +77,9 @@ class VQ(NearestCodebook):
         z, table = self.project(z), self.project(self.embedding)
         codes = nearest(z, table)
         q = self.vectors(codes)
-        loss = codebook_loss(z=z, q=q, beta=self.beta, legacy=self.legacy)
+        loss = codebook_loss(
+            z=z, q=q, beta=self.beta, beta_on_commitment=not self.legacy
+        )
         return self.finished(z, q, codes, loss, table, train=train, step=step)
 
     def vectors(self, codes: Codes) -> jax.Array:
@@ -196,7 +201,7 @@ class Gumbel(Codebook):
 
     def __post_init__(self):
         super().__post_init__()
-        arithmetic.check_odds(self.codebook_size, self.temperature)
+        quantizer_fields.check_odds(self.codebook_size)
 
     def setup(self):
         self.proj = Conv(self.codebook_size, size=1)
@@ -239,7 +244,7 @@ class FSQ(Quantizer):
     levels: Sequence[int] = ()
 
     def __post_init__(self):
-        self.codebook_size, self.dim = arithmetic.check_levels(
+        self.codebook_size, self.dim = quantizer_fields.check_levels(
             self.levels, self.codebook_size, self.dim
         )
         super().__post_init__()
@@ -279,9 +284,8 @@ class LFQ(Quantizer):
     entropy_temperature: float = 0.01
 
     def __post_init__(self):
-        self.dim = arithmetic.check_bits(self.codebook_size, self.dim)
+        self.dim = quantizer_fields.check_bits(self.codebook_size, self.dim)
         super().__post_init__()
-        arithmetic.check_entropy(self)
 
     def setup(self):
         self.make_counts()
@@ -316,10 +320,6 @@ class IBQ(ReseededCodebook):
     entropy_weight: float = 0.05
     entropy_temperature: float = 0.01
 
-    def __post_init__(self):
-        super().__post_init__()
-        arithmetic.check_entropy(self)
-
     def setup(self):
         self.make_table(normal(self.dim**-0.5))
 
@@ -329,16 +329,11 @@ class IBQ(ReseededCodebook):
 
     def quantize(self, z: jax.Array, *, train: bool, step) -> Quantized:
         codes = best(z, self.embedding)
-        q = index_backpropagation(z, self.embedding, codes)
-        share, hard = self.share(train, step), self.vectors(codes)
-        loss = jnp.mean(jnp.square(z - q))
-        stats = {"distance": loss, "share": share}
-        loss += codebook_loss(z=z, q=hard, beta=self.beta, legacy=True)
-        if self.entropy_weight:
-            rows = self.embedding / self.entropy_temperature
-            loss += self.entropy_weight * arithmetic.entropy_loss(z, rows, None, stats)
-        loss = jnp.where(share > 0, loss, 0.0)
-        return Quantized(z + share * (q - z), codes, loss, stats, z)
+        q, hard = index_backpropagation(z, self.embedding, codes), self.vectors(codes)
+        loss = codebook_loss(z=z, q=hard, beta=self.beta, beta_on_commitment=False)
+        loss += jnp.mean(jnp.square(z - q))
+        scores = self.embedding / self.entropy_temperature, None
+        return self.blended(z, q, codes, loss, scores, mixed, train=train, step=step)
 
 
 @strict
@@ -367,7 +362,7 @@ class SimVQ(NearestCodebook):
         table = self.project(self.basis.value)
         codes = nearest(z, table)
         q = self.vectors(codes)
-        loss = codebook_loss(z=z, q=q, beta=self.beta, legacy=False)
+        loss = codebook_loss(z=z, q=q, beta=self.beta, beta_on_commitment=True)
         return self.finished(z, q, codes, loss, table, train=train, step=step)
 
     def vectors(self, codes: Codes) -> jax.Array:

@@ -78,10 +78,15 @@ def test_nothing_is_learned_and_nothing_is_lost():
     [
         ({}, r"levels=\(\); it takes how many values .* levels=\(8, 5, 5, 5\)"),
         ({"levels": (8, 1)}, r"levels=\(8, 1\).*integers of 2 or more"),
+        ({"levels": 5}, "FSQ has levels=5; it takes how many values each dimension"),
         ({"levels": (8, 2.5)}, r"levels=\(8, 2.5\).*integers of 2"),
         (
             {"levels": (8, 5, 5), "codebook_size": 256},
             r"levels=\(8, 5, 5\).*codebook_size=200, and codebook_size=256.*leave",
+        ),
+        (
+            {"levels": (8, 4), "codebook_size": "32"},
+            "codebook_size=32, and codebook_size='32', dim=None is asked for",
         ),
         ({"levels": (8, 5, 5), "dim": 4}, "are dim=3 .* dim=4 is asked for"),
         ({"levels": (2,) * 31}, r"2147483648 codes .* GiB .* allowed are 16"),

@@ -102,10 +102,8 @@ def test_zeros_have_a_finite_gradient():
             "has 6 bits, and dim=8 .*codebook_size=256",
         ),
         ({"codebook_size": 2**31}, r"would take 24.0 GiB .* allowed are 16"),
-        (
-            {"codebook_size": 64, "entropy_temperature": 0.0},
-            "LFQ has entropy_weight=0.1 and entropy_temperature=0.0; allowed: 0",
-        ),
+        ({"codebook_size": 64.0}, "LFQ has codebook_size=64.0; allowed: a whole numb"),
+        ({"codebook_size": 64, "dim": -3}, "LFQ has dim=-3; allowed: a whole number"),
     ],
 )
 def test_sizes_that_are_no_bits_are_refused(fields, message):

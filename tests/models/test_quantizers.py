@@ -135,6 +135,24 @@ def test_bfloat16_latents_are_quantized_in_float32(quantizer):
     assert quantized.z.dtype == quantized.loss.dtype == jnp.float32
 
 
+LOOKED_UP = sorted({*NEAREST, "ibq"} - {"lfq"})  # whose signs bfloat16 keeps
+
+
+@pytest.mark.parametrize("name", LOOKED_UP, scope="module")
+def test_codes_of_bfloat16_latents_are_those_of_double_precision(quantizer, name):
+    """And not those of scores in bfloat16, which are others for some of the latents."""
+    module, variables = quantizer
+    z = latents(4, 16, 16, 5).astype(jnp.bfloat16)
+    quantized = jax.jit(partial(module.apply, train=False))(variables, z)
+    assert quantized.latents.dtype == jnp.float32
+    table = module.apply(variables, jnp.arange(32), method="lookup")
+    squares = 0 if name == "ibq" else np.square(table).sum(-1)
+    scores = 2 * np.asarray(z, np.float64) @ np.asarray(table, np.float64).T - squares
+    assert_array_equal(quantized.codes, scores.argmax(-1))
+    rough = 2 * z @ table.astype(z.dtype).T - jnp.asarray(squares, z.dtype)
+    assert (rough.argmax(-1) != scores.argmax(-1)).any()
+
+
 def test_what_the_decoder_wants_reaches_the_encoder(quantizer, step):
     _, variables = quantizer
     _, (_, pull), _ = step(variables, latents(1, 4, 4, 5))
