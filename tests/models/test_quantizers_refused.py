@@ -3,8 +3,11 @@
 What belongs to one of them alone is in its own file.
 """
 
+import dataclasses
+
 import pytest
 
+from taming_jax.models.quantizer_fields import ALLOWED
 from taming_jax.models.quantizers import (
     EMA,
     IBQ,
@@ -119,6 +122,13 @@ def test_one_revival_is_enough():
 
 def test_revival_can_be_switched_off_by_one_field():
     VQ(**SIZE, revive_every=0, revive_until=110)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_no_field_is_taken_unseen(name):
+    elsewhere = {"name", "parent", "used", "unknown", "levels", "gradient"}
+    names = {field.name for field in dataclasses.fields(QUANTIZERS[name])}
+    assert names - elsewhere <= ALLOWED.keys()
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
