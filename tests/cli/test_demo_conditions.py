@@ -1,13 +1,17 @@
 """The demo of conditions, on models too small to be good: what it leaves, going on."""
 
+import argparse
 import functools
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import tiny_run
 from PIL import Image
 
 from taming_jax import cli
+from taming_jax.cli import demo_conditions
 from taming_jax.metrics import judge, reader
 
 FEW = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "eval_examples": 4}
@@ -78,6 +82,17 @@ def test_conditions_share_what_they_can(run):
 def test_what_is_done_is_not_done_again(run):
     again = (run[0] / "boxes" / "prior" / "evaluation.json").stat()
     assert again.st_mtime_ns == run[1].st_mtime_ns
+
+
+def test_every_card_of_a_condition_can_be_had_and_nine_are_made_unasked():
+    path = Path(__file__).parents[2] / "configs" / "conditions.py"
+    spec = importlib.util.spec_from_file_location("conditions", path)
+    cards = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cards)
+    assert set(demo_conditions.NAMES) == set(cards.CONDITIONS)
+    parser = argparse.ArgumentParser()
+    demo_conditions.add_arguments(parser)
+    assert parser.parse_args([]).only.split(",") == list(demo_conditions.NAMES[:9])
 
 
 def test_it_says_which_conditions_there_are(capsys):
