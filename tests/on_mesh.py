@@ -54,8 +54,12 @@ CONFIG = tiny_stage.CONFIG | {
 }  # fmt: skip
 
 
-# Every option of the adversary, in two: R1 cannot be had with BatchNorm.
+# Every option of the adversary, in two: R1 cannot be had with BatchNorm. And codes that
+# are means of latents, some of which are revived in the step.
 _FORM = {"channels": 8, "layers": 1}
+_MEANS = {"name": "ema", "codebook_size": tiny_stage.CODEBOOK_SIZE, "dim": 4,
+          "start_step": 1, "revive_every": tiny_stage.FULL,
+          "revive_until": tiny_stage.FULL + 1}  # fmt: skip
 VARIANTS = {
     "": {},
     "steady": {
@@ -69,6 +73,10 @@ VARIANTS = {
         "adaptive_weight": False,
         "lecam_weight": 1.0,
         "discriminator": _FORM | {"norm": "batch", "blur": 3, "spectral_norm": True},
+    },
+    "means": {
+        "model": CONFIG["vqgan"]["model"] | {"quantizer": _MEANS},
+        "adversarial_weight": 0.0,
     },
 }
 ONE = (1, 1, 1)
@@ -123,7 +131,7 @@ def run(
     state = jax.device_get(first(name, ONE, variant))
     if name == "vqgan":
         state = state.replace(step=state.step + tiny_stage.FULL)
-        if variant:  # LeCAM has seen a step
+        if state.adversary and "memory" in state.adversary.stats:  # LeCAM's, of a step
             memory = jax.tree.map(np.ones_like, state.adversary.stats["memory"])
             stats = state.adversary.stats | {"memory": memory}
             state = state.replace(adversary=state.adversary.replace(stats=stats))
