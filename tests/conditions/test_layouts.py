@@ -141,3 +141,14 @@ def test_objects_have_classes_that_there_are():
         check_boxes(TWO, np.array([[0, 3]]), 3)
     with pytest.raises(ValueError, match=r"boxes are \(1, 2, 4\) and their .*\(1, 3\)"):
         check_boxes(TWO, np.array([[0, 1, 2]]), 3)
+
+
+def test_the_published_prior_of_coco_is_told_thirty_boxes_and_the_crop():
+    """By its .yaml 348 tokens go through it, 256 of which are the picture's."""
+    boxes = np.array([[[0.1, 0.2, 0.4, 0.6], [0.5, 0.5, 0.5, 0.5]]])
+    kind = Layout(classes=183, objects=30, vocabulary=8_192, crop=True)
+    whole = np.array([[0.0, 0.0, 1.0, 1.0]])
+    tokens = kind.write(boxes, np.array([[17, 2]]), crop=whole)
+    assert tokens.shape == (1, 348 - 256)
+    assert_array_equal(tokens[0, [0, 3, 6]], [17, 2, 8_191])
+    assert_array_equal(kind.read(tokens).crop, whole)

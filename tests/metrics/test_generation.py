@@ -8,8 +8,10 @@ import pytest
 import tiny_run
 
 from taming_jax import data, load_prior
+from taming_jax.conditions.direct import LowResolution
+from taming_jax.data.order import Order
 from taming_jax.metrics.frechet import fit_gaussian, frechet_distance
-from taming_jax.metrics.generation import evaluate_prior
+from taming_jax.metrics.generation import asked_for, evaluate_prior
 from taming_jax.pretrained.drawing import draw
 from taming_jax.units import from_uint8, to_uint8
 
@@ -99,3 +101,18 @@ def test_samples_do_not_depend_on_the_batch(prior, drawn):
     parts = [part for _, part in draw(prior, labels, seed=5, batch_size=4, **settings)]
     assert [len(part) for part in parts] == [4, 4, 4, 2]
     np.testing.assert_array_equal(np.concatenate(parts), pictures)
+
+
+def test_of_pictures_made_worse_the_prior_hears_the_worse_and_is_scored_by_the_better():
+    """Each in the way that its number in the data decides, drawn again or not."""
+    kind = LowResolution(side=4, degraded=True)
+    told = types.SimpleNamespace(told={"low_resolution": kind}, entries=("image",))
+    source = data.open_source(tiny_run.CONFIG["data"], "val")
+    asked, _, heard = asked_for(types.SimpleNamespace(vocabulary=told), source, 13, 4)
+    numbers = Order(11, seed=0)(np.arange(11))  # that of evaluation
+    images = from_uint8(source.read(numbers, None, ("image",))["image"])
+    rows = np.arange(13) % 11
+    np.testing.assert_array_equal(asked["low_resolution"], images[rows])
+    worse = kind.worsened(images, numbers)[rows]
+    np.testing.assert_allclose(heard["low_resolution"], worse, atol=1e-6)
+    assert (kind.tokens(worse) != kind.tokens(images[rows])).any(1).all()
