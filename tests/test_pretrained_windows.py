@@ -7,22 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
+import tiny_windows
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax import load_prior
-from taming_jax.conditions import Vocabulary
-from taming_jax.conditions.kinds import CodedMap
 from taming_jax.models.positions import part_of_grid
 from taming_jax.models.transformer import Transformer
-from taming_jax.orders import make_order
-from taming_jax.pretrained import PretrainedPrior, tiled, windowed
-from taming_jax.training.recipe import PriorRecipe
+from taming_jax.pretrained import tiled, windowed
 from taming_jax.units import to_uint8
 from taming_jax.windows import Windows
 
 KEY = jax.random.key(0)
 LABELS = np.array([3, 0])
-CODES = 16
 
 
 @pytest.fixture(scope="module")
@@ -34,46 +30,6 @@ def prior(tmp_path_factory):
 @pytest.fixture(scope="module")
 def large(prior):
     return np.asarray(prior.sample(KEY, LABELS, shape=(5, 6)))
-
-
-def by_hand(prefix, *, told=None, condition="tokens", any_grid=False, order=None):
-    """A prior of 4 x 4 codes with so many condition tokens, without a tokenizer."""
-    module = Transformer(
-        vocab_size=CODES if told is None else Vocabulary(CODES, told=told).size,
-        length=prefix + 15,
-        grid=(4, 4),
-        prefix=prefix,
-        width=8,
-        layers=1,
-        heads=2,
-        order=None if order is None else tuple(make_order(order, (4, 4)).tolist()),
-    )
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    params = jax.jit(module.init)(jax.random.key(1), tokens)["params"]
-    return PretrainedPrior(
-        module,
-        jax.tree.map(lambda a: 10 * a, params),  # far from undecided
-        Vocabulary(CODES, shared=told is None, told=told or {}),
-        recipe=PriorRecipe.from_config(
-            tiny_run.PRIOR
-            | {"condition": condition, "label_dropout": 0.0, "sampling": {}}
-        ),
-        vqgan=None,
-        class_names=(),
-        told="depth",
-        any_grid=any_grid,
-        config={},
-        directory="somewhere",
-        step=0,
-    )
-
-
-def maps_prior():
-    """Told class maps of 16 x 16 pixels, whose codes are their corners'."""
-    kind = CodedMap(
-        ("segmentation", False), 16, 16, 4, 9, 9, lambda _, maps: maps[:, ::4, ::4]
-    )
-    return by_hand(16, told={"segmentation": kind}, condition="segmentation")
 
 
 def test_pictures_are_as_large_as_is_asked(prior, large):
@@ -141,7 +97,7 @@ def test_part_of_a_grid_is_what_the_model_knows_of_it():
 
 def test_windows_of_a_map_are_told_what_lies_in_them():
     """A map whose right half differs changes nothing that no window of it has seen."""
-    prior = maps_prior()
+    prior = tiny_windows.maps_prior()
     maps = np.zeros((1, 16, 48), np.int32)
     other = maps.copy()
     other[:, :, 24:] = 5
@@ -155,8 +111,8 @@ def test_windows_of_a_map_are_told_what_lies_in_them():
 
 
 def test_a_published_prior_is_told_codes_of_the_whole_picture():
-    prior = by_hand(16, any_grid=True)
-    condition = np.arange(24).reshape(1, 4, 6) % CODES
+    prior = tiny_windows.by_hand(16, any_grid=True)
+    condition = np.arange(24).reshape(1, 4, 6) % tiny_windows.CODES
     assert prior.sample(KEY, condition, shape=(4, 6)).shape == (1, 4, 6)
     with pytest.raises(ValueError, match=r"int32 \[B, 4, 6\] of all of it.*\(1, 16\)"):
         prior.sample(KEY, np.zeros((1, 16), int), shape=(4, 6))
@@ -164,13 +120,13 @@ def test_a_published_prior_is_told_codes_of_the_whole_picture():
 
 def test_a_published_prior_is_told_a_map_where_its_windows_are():
     """2 x 2 tokens of 4 x 4 codes: windows begin between two of them, too."""
-    prior = by_hand(4, any_grid=True)
+    prior = tiny_windows.by_hand(4, any_grid=True)
     prior.condition_vqgan = SimpleNamespace(
         module=SimpleNamespace(classes=True),
         stride=8,
         encode=lambda maps, tile: maps[:, 4::8, 4::8],
     )
-    maps = np.random.default_rng(0).integers(0, CODES, (1, 16, 24))
+    maps = np.random.default_rng(0).integers(0, tiny_windows.CODES, (1, 16, 24))
     windows = Windows((4, 6), (4, 4))
     told = windowed.told(prior, maps, windows, as_tokens=True)
     assert_array_equal(told(0, 1), maps[:, 4:16:8, 8:20:8].reshape(1, 4))
@@ -204,16 +160,16 @@ def test_windows_that_cannot_be_are_refused(prior, asked, message):
 
 def test_a_map_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"\[B, 20, 24\].*\(1, 16, 16\)"):
-        maps_prior().sample(KEY, np.zeros((1, 16, 16), int), shape=(5, 6))
+        tiny_windows.maps_prior().sample(KEY, np.zeros((1, 16, 16), int), shape=(5, 6))
 
 
 def test_a_window_of_a_map_is_whole():
     with pytest.raises(ValueError, match=r"told segmentation of \(4, 4\).*\(3, 4\)"):
-        maps_prior().sample(KEY, np.zeros((1, 12, 24), int), shape=(3, 6))
+        tiny_windows.maps_prior().sample(KEY, np.zeros((1, 12, 24), int), shape=(3, 6))
 
 
 def test_no_window_slides_through_another_order():
-    prior = by_hand(1, condition="none", told={}, order="spiral_in")
+    prior = tiny_windows.by_hand(1, condition="none", told={}, order="spiral_in")
     with pytest.raises(ValueError, match=r"shape=\(5, 5\).*another order than by rows"):
         prior.sample(KEY, batch=1, shape=(5, 5))
 

@@ -2,11 +2,14 @@
 
 import re
 import shutil
+import signal
+import time
 import tracemalloc
 
 import jax
 import numpy as np
 import pytest
+import several
 import tiny_run
 from PIL import Image
 
@@ -156,6 +159,29 @@ def test_a_full_disk_leaves_whole_pictures_and_the_same_command_goes_on(
     assert (tmp_path / "out" / "00002.png").read_bytes() == (
         three / "00002.png"
     ).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_gone_on_with(workdir, tmp_path):
+    """By another; the files are those that one would have written."""
+    flags = ["--classes=4", "--count=400", "--batch_size=2"]
+    command = ["sample", f"--workdir={workdir}", f"--output={tmp_path / 'out'}"]
+    with several.started(1, [[*command, *flags]]) as run:
+        deadline = time.monotonic() + several.SECONDS
+        while not samples.path_of(tmp_path / "out", 5).exists():
+            assert run.processes[0].poll() is None, run.said
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        run.processes[0].kill()
+        assert run.finish() == [-signal.SIGKILL]
+    assert "samples.npz" not in names(tmp_path / "out")
+    begun = samples.path_of(tmp_path / "out", 0).stat().st_mtime_ns
+    assert sample(workdir, tmp_path / "out", *flags) == 0
+    assert samples.path_of(tmp_path / "out", 0).stat().st_mtime_ns == begun
+    assert sample(workdir, tmp_path / "one", *flags) == 0
+    assert names(tmp_path / "out") == names(tmp_path / "one")
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
 
 
 def test_a_picture_of_another_size_is_named(workdir, three, tmp_path, capsys):

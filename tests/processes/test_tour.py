@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import several
+import tiny_run
 
 from taming_jax import stored
 from taming_jax.metrics import judge
@@ -100,6 +101,21 @@ def test_one_process_completes_what_several_have_begun(tour, tmp_path):
     sample = ["sample", f"--workdir={tour.workdir}", f"--output={tmp_path / 'out'}"]
     several.perform([[*sample, *several.REQUEST]])
     assert_same_files(tour.output, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_several_processes_accept_what_one_would(tmp_path, monkeypatch):
+    """Each judges its batches of candidates; all draw those that are kept."""
+    workdir = tiny_run.write_prior(tiny_run.write_run(tmp_path / "run"))
+    sample = ["sample", f"--workdir={workdir}", "--classes=1,2", "--count=2"]
+    sample += ["--batch_size=2", "--accept=0.4"]
+    with several.started(2, [[*sample, f"--output={tmp_path / 'two'}"]]) as run:
+        assert run.finish() == [0, 0], "\n".join(run.said)
+    monkeypatch.setattr(judge, "judge_of", judge.judge_of)  # is quick from here on
+    several.quick_judge()
+    several.perform([[*sample, f"--output={tmp_path / 'one'}"]])
+    assert_same_files(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "two" / "accepted.json").exists()
 
 
 def assert_same_files(*directories):
