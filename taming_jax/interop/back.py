@@ -85,8 +85,17 @@ def convert_back(
             write_torch(output, handed.content)
 
 
-def _tokenizer(model: str | os.PathLike, stage: str) -> Handed:
+def _tokenizer(
+    model: str | os.PathLike, stage: str, wanted: str | None = None
+) -> Handed:
+    """A tokenizer; of a prior that with the fingerprint `wanted`, or ValueError."""
     ours = stored.read(model, stage)
+    if wanted not in (None, ours.fingerprint):
+        raise ValueError(
+            f"{ours.directory} is not the tokenizer that the prior was trained with "
+            f"(fingerprint {wanted[:12]}, there {ours.fingerprint[:12]}), and the "
+            "original's file has both in one: bring the former back"
+        )
     section = ours.config[stage]
     fields = section.get("discriminator") or {}
     judge = stored.read_discriminator(model, stage)
@@ -122,11 +131,16 @@ def _prior(model: str | os.PathLike) -> Handed:
     with _named(model):
         check_net2net(section)  # before its tokenizers are read
     beside = ours.directory.parent
-    by = (facts.get("condition") or {}).get("tokenizer")
+    told = facts.get("condition") or {}
+    by, wanted = told.get("tokenizer"), {"vqgan": facts["tokenizer"]["fingerprint"]}
     stages = {"vqgan": section.get("tokenizer") or beside}
     if by == "condition_vqgan":
         stages[by] = section.get("condition_tokenizer") or beside
-    tokenizers = {stage: _tokenizer(place, stage) for stage, place in stages.items()}
+        wanted[by] = told.get("fingerprint")
+    tokenizers = {
+        stage: _tokenizer(place, stage, wanted[stage])
+        for stage, place in stages.items()
+    }
     with _named(model):
         for stage, handed in tokenizers.items():
             if "model" not in handed.config or handed.used is not None:

@@ -165,13 +165,12 @@ def _condition(facts: Mapping[str, Any], tokenizers: Mapping) -> dict[str, Any]:
             "class, nothing, or a map that went through a tokenizer"
         )
     stage = "__is_first_stage__" if by == "vqgan" else tokenizers[by]
+    said = {"cond_stage_key": kind, "cond_stage_config": stage}
+    if not told.get("side", True):  # of one of theirs, whose maps are not reduced
+        return said
     config = tokenizers[by]["params"]["ddconfig"]
     stride = 2 ** (len(config["ch_mult"]) - 1)
-    return {
-        "cond_stage_key": kind,
-        "cond_stage_config": stage,
-        "downsample_cond_size": math.isqrt(told["length"]) * stride,
-    }
+    return {**said, "downsample_cond_size": math.isqrt(told["length"]) * stride}
 
 
 def _check(model: Mapping[str, Any], wanted: Mapping[str, Any], whose: str) -> None:

@@ -1,5 +1,7 @@
 """Priors handed back: theirs -> ours -> theirs is equal, tensor for tensor."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tiny_run
@@ -139,21 +141,38 @@ def test_what_they_could_not_build_is_refused(run, tmp_path):
 )
 def test_what_they_have_no_words_for_is_named(of_depth, tmp_path, changes, message):
     record = stored.read_record(of_depth, "prior")
-    (tmp_path / "ours").mkdir()
-    for name in ("vqgan", "condition_vqgan", "prior"):
-        (tmp_path / "ours" / name).symlink_to(of_depth / name)
-    changed = tmp_path / "ours" / "prior"
-    changed.unlink()
-    changed.mkdir()
-    for path in (of_depth / "prior").iterdir():
-        (changed / path.name).symlink_to(path)
-    (changed / "config.json").unlink()
     section = record["config"]["prior"]
     section["model"] |= changes.get("model", {})
     section["shared_vocabulary"] = changes.get("shared_vocabulary", True)
     if "kind" in changes:
         record["facts"]["condition"] |= {"kind": changes["kind"], "tokenizer": None}
-    write_json(changed / "config.json", record)
     with pytest.raises(ValueError, match=message):
-        convert_back(tmp_path / "ours", tmp_path / "theirs.ckpt", "prior")
+        handed_back(of_depth, tmp_path, record)
     assert not (tmp_path / "theirs.ckpt").exists()
+
+
+def handed_back(of_depth, path, record):
+    """What is said of golden 13's prior, handed back with another config.json."""
+    shutil.copytree(of_depth, path / "ours")
+    write_json(path / "ours" / "prior" / "config.json", record)
+    convert_back(path / "ours", path / "theirs.ckpt", "prior")
+    return yaml.safe_load((path / "theirs.yaml").read_text())["model"]["params"]
+
+
+@pytest.mark.parametrize("stage", ["vqgan", "condition_vqgan"])
+def test_a_tokenizer_that_is_not_the_priors_is_not_handed_on(of_depth, tmp_path, stage):
+    record = stored.read_record(of_depth, "prior")
+    by = "tokenizer" if stage == "vqgan" else "condition"
+    record["facts"][by]["fingerprint"] = "f00d"
+    message = rf"ours/{stage} is not the tokenizer that the prior was .*f00d"
+    with pytest.raises(ValueError, match=message):
+        handed_back(of_depth, tmp_path, record)
+    assert not (tmp_path / "theirs.ckpt").exists()
+
+
+@pytest.mark.parametrize("side", [4, None])
+def test_maps_that_were_not_reduced_are_not_there_either(of_depth, tmp_path, side):
+    record = stored.read_record(of_depth, "prior")
+    record["facts"]["condition"]["side"] = side
+    said = handed_back(of_depth, tmp_path, record)
+    assert said.get("downsample_cond_size") == side
