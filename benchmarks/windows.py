@@ -1,10 +1,11 @@
 """What a picture larger than its prior costs, by each way to slide a window over it.
 
     python -m benchmarks.windows [--side 64] [--strides 2,4,8] [--layers 4] [--width 64]
-                                 [--condition label|map]
+                                 [--condition label|map|coarse] [--counted]
 
 A transformer with random weights (what a pass costs does not depend on them), windows
-of 16 x 16 of 512 codes, told one label, or a map of as many codes. The ways:
+of 16 x 16 of 512 codes, told one label, a map of as many codes, or a coarse one of 8 x
+8. The ways:
 
     script      as the original: one place after the other, each a full pass over the
                 condition and the window with all its logits
@@ -14,11 +15,13 @@ of 16 x 16 of 512 codes, told one label, or a map of as many codes. The ways:
 
 Passes are those that wait for one another. Operations are counted by the compiler, pass
 by pass. Seconds are of one picture, compiled before; the script's are those of its
-first 64 places, so many times as there are.
+first 64 places, so many times as there are. --counted leaves seconds out, and counts
+models of any depth by those of two and of three layers: nothing is allocated or run.
 """
 
 import argparse
 import json
+import math
 import time
 from functools import partial
 
@@ -35,6 +38,8 @@ from taming_jax.windows.places import lengths, rounded_up, schedule
 from taming_jax.windows.steps import extension
 
 WINDOW, CODES, MEASURED = (16, 16), 512, 64
+TOLD = {"label": 1, "map": 16, "coarse": 8}  # condition tokens, down and across
+ONE_SEQUENCE = jax.ShapeDtypeStruct((1, 2), jnp.int32)
 COLUMNS = ("way", "passes", "GFLOP", "script / way", "seconds", "script / way")
 
 
@@ -45,50 +50,96 @@ def main() -> None:
     parser.add_argument("--strides", default="2,4,8")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--condition", default="label", choices=["label", "map"])
+    parser.add_argument("--condition", default="label", choices=TOLD)
+    parser.add_argument("--counted", action="store_true")
     arguments = parser.parse_args()
-    prefix = 1 if arguments.condition == "label" else WINDOW[0] * WINDOW[1]
-    model = Transformer(
+    about = vars(arguments) | {"jax": jax.__version__}
+    print(json.dumps(about | {"device": jax.devices()[0].device_kind}))
+    columns = COLUMNS[:4] if arguments.counted else COLUMNS
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    shape = (arguments.side,) * 2
+    ways = [
+        ("one by one", 1, 1),
+        ("exact", 1, 16),
+        *((f"stride {s}", int(s), 16) for s in arguments.strides.split(",")),
+    ]
+    if arguments.counted:
+        counted(arguments, shape, ways)
+    else:
+        measured(arguments, shape, ways)
+
+
+def measured(arguments, shape, ways) -> None:
+    """The rows with seconds."""
+    model = model_of(arguments, arguments.layers)
+    tokens = jnp.zeros(ONE_SEQUENCE.shape, jnp.int32)
+    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
+    script = of_script(model, params, shape)
+    row("script", *script, script)
+    for name, stride, at_once in ways:
+        windows = Windows(shape, WINDOW, stride)
+        passes, operations = costs(model, params, windows, at_once)
+        spent = seconds(partial(picture, model, params, windows, at_once))
+        row(name, passes, operations, spent, script)
+
+
+def model_of(arguments, layers: int) -> Transformer:
+    """The transformer, with so many layers."""
+    prefix = TOLD[arguments.condition] ** 2
+    return Transformer(
         vocab_size=CODES + 10,
         length=prefix + WINDOW[0] * WINDOW[1] - 1,
         grid=WINDOW,
         prefix=prefix,
         width=arguments.width,
-        layers=arguments.layers,
+        layers=layers,
         heads=arguments.width // 32,
     )
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
-    about = vars(arguments) | {"jax": jax.__version__}
-    print(json.dumps(about | {"device": jax.devices()[0].device_kind}))
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-    shape = (arguments.side,) * 2
-    script = of_script(model, params, shape)
-    row("script", *script, script)
-    for name, stride, at_once in [
-        ("one by one", 1, 1),
-        ("exact", 1, 16),
-        *((f"stride {s}", int(s), 16) for s in arguments.strides.split(",")),
-    ]:
+
+
+def counted(arguments, shape, ways) -> None:
+    """The rows without: each layer after the second costs what the third does."""
+    few, more = (model_of(arguments, layers) for layers in (2, 3))
+    params = [
+        jax.eval_shape(model.init, jax.random.key(0), ONE_SEQUENCE)["params"]
+        for model in (few, more)
+    ]
+
+    def in_all(two, three):
+        return two + (arguments.layers - 2) * (three - two)
+
+    tokens = jnp.zeros((1, few.length), jnp.int32)
+    whole = [
+        flops(whole_pass(model), own, tokens)
+        for model, own in zip((few, more), params, strict=True)
+    ]
+    script = shape[0] * shape[1] * in_all(*whole)
+    row("script", shape[0] * shape[1], script, None, (0, script))
+    for name, stride, at_once in ways:
         windows = Windows(shape, WINDOW, stride)
-        steps = schedule(windows, at_once=at_once)
-        count = exact_costs if stride == 1 else block_costs
-        passes, operations = count(model, params, windows, steps)
-        spent = seconds(partial(picture, model, params, windows, at_once))
-        row(name, passes, operations, spent, script)
+        passes, two = costs(few, params[0], windows, at_once)
+        _, three = costs(more, params[1], windows, at_once)
+        row(name, passes, in_all(two, three), None, (0, script))
 
 
-def row(name: str, passes: int, operations: float, spent: float, script) -> None:
+def row(name: str, passes: int, operations: float, spent: float | None, script):
     """One line of the table."""
-    times = f"{script[1] / operations:.1f}", f"{script[2] / spent:.1f}"
-    cells = name, f"{passes:,}", f"{operations / 1e9:,.0f}", times[0], f"{spent:.1f}"
-    print(f"| {' | '.join((*cells, times[1]))} |", flush=True)
+    cells = [name, f"{passes:,}", f"{operations / 1e9:,.0f}"]
+    cells.append(f"{script[1] / operations:.1f}")
+    if spent is not None:
+        cells += [f"{spent:.1f}", f"{script[2] / spent:.1f}"]
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def whole_pass(model):
+    """All logits of sequences, compiled."""
+    return jit(lambda params, tokens: model.apply({"params": params}, tokens))
 
 
 def of_script(model, params, shape) -> tuple[int, float, float]:
     """Passes, operations and seconds of the original's way."""
     count = shape[0] * shape[1]
-    whole = jit(lambda params, tokens: model.apply({"params": params}, tokens))
+    whole = whole_pass(model)
     tokens = jnp.zeros((1, model.length), jnp.int32)
     whole(params, tokens).block_until_ready()
     began = time.perf_counter()
@@ -98,8 +149,15 @@ def of_script(model, params, shape) -> tuple[int, float, float]:
     return count, count * flops(whole, params, tokens), count * spent
 
 
-def exact_costs(model, params, windows, steps) -> tuple[int, float]:
+def costs(model, params, windows, at_once: int) -> tuple[int, float]:
     """Passes, and operations of all of them."""
+    steps = schedule(windows, at_once=at_once)
+    count = exact_costs if windows.stride == 1 else block_costs
+    return count(model, params, windows, steps)
+
+
+def exact_costs(model, params, windows, steps) -> tuple[int, float]:
+    """Of places with windows of their own."""
     longest = rounded_up(lengths(windows, steps).max(1), drawing.programs(windows))
     rows = steps.rows.shape[1]
     last = jnp.zeros((rows,), jnp.int32)
@@ -138,7 +196,9 @@ def picture(model, params, windows, at_once):
     """One picture, on the host."""
     told = Same(jnp.full((1, 1), CODES, jnp.int32))
     if model.prefix > 1:
-        told = Part(jnp.zeros((1, 1, 1, *windows.shape), jnp.int32), WINDOW, WINDOW)
+        side = math.isqrt(model.prefix)
+        grid = (n * side // many for n, many in zip(windows.shape, WINDOW, strict=True))
+        told = Part(jnp.zeros((1, 1, 1, *grid), jnp.int32), WINDOW, (side, side))
     keys = jax.random.split(jax.random.key(1), 1)
     codes = sample_windows(
         model, params, keys, told, windows=windows, codes=CODES, at_once=at_once
