@@ -170,3 +170,16 @@ def test_lengths_become_few_at_the_least_cost():
 
 def test_runs_are_stretches_of_equal_numbers():
     assert runs(np.array([7, 7, 2, 7])) == [(7, 0, 2), (2, 2, 3), (7, 3, 4)]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_what_is_given_never_takes_more_steps_than_there_is_room_for(stride):
+    """No more waves than all codes take, and one step of each that is not full."""
+    windows, draws = Windows((9, 11), (4, 4), stride), np.random.default_rng(stride)
+    every = schedule(windows)
+    most = every.rows.shape[1]
+    for share in (0.02, 0.2, 0.5, 0.9):
+        drawn = draws.uniform(size=(9, 11)) < share
+        steps = schedule(windows, drawn, most)
+        units = int((steps.rows >= 0).sum())
+        assert len(steps.rows) <= len(every.rows) + units // most
