@@ -143,8 +143,7 @@ def test_blocks_begin_with_as_many_codes_as_they_have(monkeypatch):
     params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
     params = jax.tree.map(lambda a: 10 * a, params)
     told, windows = told_in.Same(jnp.array([[16]])), Windows((11, 13), (10, 10))
-    every = schedule(windows)
-    assert len(drawing.known_beginnings(windows, every, partly=False)) == 2
+    assert len(drawing.known_beginnings(windows, schedule(windows), partly=False)) == 2
     settings = {"windows": windows, "codes": 16}
     expected = sample_windows(model, params, split(1), told, **settings)
     monkeypatch.setattr(drawing, "draw_exactly", drawing.draw_by_blocks)
@@ -214,7 +213,7 @@ def test_all_that_a_model_knows_of_places_is_of_its_window(modern, stride):
 
 @pytest.mark.parametrize("stride", [2, 3])
 def test_around_codes_that_are_given_blocks_are_drawn_by_full_passes(modern, stride):
-    """Others in each sample: blocks begin in their second rows, and some not at all."""
+    """Blocks begin in their second rows, too, and some not at all."""
     windows, told = (
         Windows((6, 7), (4, 4), stride),
         told_in.Same(jnp.array([[17], [3]])),
@@ -222,10 +221,8 @@ def test_around_codes_that_are_given_blocks_are_drawn_by_full_passes(modern, str
     given = np.full((2, 6, 7), -1)
     given[:, :3] = np.random.default_rng(0).integers(0, 16, (2, 3, 7))
     given[:, 4, 2:6], given[0, 5] = 7, 9
-    codes = sample_windows(
-        MODERN, modern, split(2), told, windows=windows, codes=16, greedy=True,
-        given=given,
-    )  # fmt: skip
+    settings = {"windows": windows, "codes": 16, "greedy": True, "given": given}
+    codes = sample_windows(MODERN, modern, split(2), told, **settings)
     logits = by_full_passes(MODERN, modern, told, np.asarray(codes), windows)
     likeliest = logits[..., :16].argmax(-1).transpose(2, 0, 1)
     assert_array_equal(codes, np.where(given < 0, likeliest, given))
