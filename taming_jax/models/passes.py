@@ -66,7 +66,6 @@ def feed(
       values: likewise.
       history: int32 [B,S], the tokens there, these among them.
     """
-    rows = jnp.arange(len(tokens))[:, None]
     x = model._embed(tokens, history, places, train=False)
     rotation = positions.rotation(model, places)
     mask = places[:, None, :, None] >= jnp.arange(history.shape[1])  # [B,1,t,S]
@@ -76,17 +75,29 @@ def feed(
         x, keys, values = carry
         apply = partial(block.apply, {"params": params}, x)
         q, k, v = apply(rotation, method="project")
-        at = keys.at[i, rows, :, places], values.at[i, rows, :, places]
-        keys, values = (
-            kept.set(new.swapaxes(1, 2), mode="drop")
-            for kept, new in zip(at, (k, v), strict=True)
-        )
+        keys, values = _written(keys, i, places, k), _written(values, i, places, v)
         k = lax.dynamic_index_in_dim(keys, i, keepdims=False)
         v = lax.dynamic_index_in_dim(values, i, keepdims=False)
         return apply(q, k, v, mask, train=False, method="combine"), keys, values
 
     x, keys, values = model._over_layers(layer, (x, keys, values))
     return model._logits(x[:, -1:])[:, 0], keys, values
+
+
+def _written(kept, i, places, new):
+    """[L,B,G,S,E] with [B,G,t,E] of layer i at places [B,t], where there are such.
+
+    A scatter that says that sequences are apart: devices that share them need not ask.
+    """
+    at = jnp.stack([jnp.broadcast_to(i, places.shape), places], axis=-1)  # [B,t,2]
+    which = lax.ScatterDimensionNumbers(
+        update_window_dims=(2, 3),
+        inserted_window_dims=(0, 3),
+        scatter_dims_to_operand_dims=(0, 3),
+        operand_batching_dims=(1,),
+        scatter_indices_batching_dims=(0,),
+    )
+    return lax.scatter(kept, at, new.swapaxes(1, 2), which, mode="drop")
 
 
 def _layer(model: Transformer, i):

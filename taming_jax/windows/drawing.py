@@ -22,6 +22,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from taming_jax.models.transformer import Transformer
 from taming_jax.sampling import checked
@@ -93,7 +94,7 @@ def sample_windows(
             "this transformer sees codes that are to come, which a window does not have"
         )
     height, width = windows.shape
-    canvas = jnp.zeros((len(keys), height * width), jnp.int32)
+    canvas = _shared((len(keys), height * width), jnp.int32, keys)
     if given is not None:
         given = jnp.asarray(given).reshape(len(keys), -1)
         canvas = jnp.maximum(given, 0).astype(jnp.int32)
@@ -142,12 +143,12 @@ def draw_by_blocks(
     rows = canvas.shape[0] * (1 if asked.untold is None else 2)
     cache = jax.eval_shape(
         lambda: model.empty_cache(
-            windows.blocks[1] * rows, n + windows.window[0] * windows.window[1] - 1
+            rows * windows.blocks[1], n + windows.window[0] * windows.window[1] - 1
         )
     )
-    shape = cache.keys.shape  # [L,blocks*B,G,S,E]
-    shape = shape[0], windows.blocks[1], rows, *shape[2:]
-    caches = [jnp.zeros(shape, cache.keys.dtype) for _ in range(2)]
+    shape = cache.keys.shape  # [L,B*blocks,G,S,E]
+    shape = shape[0], rows, windows.blocks[1], *shape[2:]
+    caches = [_shared(shape, cache.keys.dtype, asked.keys, axis=1) for _ in range(2)]
     partly = asked.given is not None
     known = known_beginnings(windows, every, partly=partly)
     found, begun = beginnings(windows, steps, steps.rows.shape[1] if partly else None)
@@ -156,6 +157,15 @@ def draw_by_blocks(
     program = blocks_program(model, windows, codes, greedy, tuple(known.tolist()))
     canvas, *_ = program((canvas, *caches), params, asked, table, 0, len(found))
     return canvas
+
+
+def _shared(shape, dtype, keys, axis: int = 0) -> jax.Array:
+    """Zeros, along `axis` on the devices that the samples' keys are on."""
+    where = None
+    if isinstance(keys.sharding, NamedSharding):
+        spec = PartitionSpec(*axis * [None], *keys.sharding.spec)
+        where = NamedSharding(keys.sharding.mesh, spec)
+    return jnp.zeros(shape, dtype, device=where)
 
 
 def beginnings(

@@ -1,12 +1,13 @@
 """The compiled steps of a picture that is drawn by windows.
 
-    canvas [B,h*w] --cut windows--> tokens [P*B,n+m] --a pass--> logits -> pick
+    canvas [B,h*w] --cut windows--> tokens [B*P,n+m] --a pass--> logits -> pick
         ^                                                                    |
         +---------------- codes of P places at once -------------------------+
 
 Each program is a loop over steps (`places.schedule`), from one number to another, both
 arguments: it is compiled once for all stretches of them. What the units of a step see
-is cut out of the canvas when it is their turn.
+is cut out of the canvas when it is their turn. Samples come first in arrays, so that
+devices that share them have nothing to tell one another.
 
 Legend: B samples, or 2B: each, then itself asking for nothing; P units drawn at once; n
 condition tokens, m codes of a window; S places that a cache holds; V vocabulary.
@@ -82,9 +83,9 @@ class _Sampler(NamedTuple):
         def step(number, canvas):
             row, column = (part[number] for part in table)  # [P]
             at = self.stand(row, column)
-            tokens = self.sequence(canvas, asked, at, length)  # [P,B,n+m]
+            tokens = self.sequence(canvas, asked, at, length)  # [B,P,n+m]
             n = tokens.shape[2] - length
-            last = jnp.repeat(n - 1 + at.before, tokens.shape[1])
+            last = jnp.tile(n - 1 + at.before, len(tokens))
             tokens = tokens.reshape(-1, tokens.shape[2])
             logits = self.model.apply(params, tokens, last, method=next_logits)
             token = self.draw(logits, at.place, asked)
@@ -95,7 +96,7 @@ class _Sampler(NamedTuple):
     def block_steps(self, begin, state, params, asked, table, start, stop):
         """The same of units; state is the canvas and the blocks' keys and values.
 
-        These are [L,blocks across,B,G,S,E], in the places of a window. The table has
+        These are [L,B,blocks across,G,S,E], in the places of a window. The table has
         the units of each step, its new blocks, and which of the lengths in `begin`
         these have.
         """
@@ -109,7 +110,7 @@ class _Sampler(NamedTuple):
             found = jax.lax.switch(which[number], ways, canvas, asked, row, block)
             slot = jnp.where(row >= 0, block, self.windows.blocks[1])
             caches = (
-                cache.at[:, slot, :, :, : new.shape[-2]].set(new, mode="drop")
+                cache.at[:, :, slot, :, : new.shape[-2]].set(new, mode="drop")
                 for cache, new in zip(caches, found, strict=True)
             )
             now = (part[number] for part in units)
@@ -121,10 +122,10 @@ class _Sampler(NamedTuple):
         """Keys and values of the condition and the first codes of new blocks' windows.
 
         All but the last codes before the unit, which it extends its window by itself:
-        [L,P,B,G,n+m,E], with room for the longest.
+        [L,B,P,G,n+m,E], with room for the longest.
         """
         tokens = self.sequence(canvas, asked, self.stand(row, block), max(longest, 0))
-        shape = tokens.shape  # [P,B,n+m]
+        shape = tokens.shape  # [B,P,n+m]
         cache = self.model.empty_cache(shape[0] * shape[1], shape[2])
         if length >= 0:
             tokens = tokens[:, :, : shape[2] - longest + length]
@@ -141,7 +142,7 @@ class _Sampler(NamedTuple):
         stride, width = self.windows.stride, self.windows.shape[1]
         at, fed = self.stand(row, block), extension(self.windows)
         slot = jnp.where(row >= 0, block, self.windows.blocks[1])
-        local = [cache[:, slot] for cache in caches]  # [L,P,B,G,S,E]
+        local = [cache[:, :, slot] for cache in caches]  # [L,B,P,G,S,E]
         shape, held = local[0].shape, local[0].shape[-2]
         local = [cache.reshape(shape[0], -1, *shape[3:]) for cache in local]
         n = held + 1 - self.windows.window[0] * self.windows.window[1]
@@ -149,11 +150,11 @@ class _Sampler(NamedTuple):
 
         def one(canvas, local, places, k):
             """Feeds what stands at places [P,t], then draws code k of the units."""
-            history = self.sequence(canvas, asked, at, held - n)  # [P,B,S]
+            history = self.sequence(canvas, asked, at, held - n)  # [B,P,S]
             tokens = jnp.take_along_axis(
-                history, jnp.minimum(places, held - 1)[:, None], axis=2
+                history, jnp.minimum(places, held - 1)[None], axis=2
             )
-            now = (tokens, jnp.broadcast_to(places[:, None], tokens.shape))
+            now = (tokens, jnp.broadcast_to(places, tokens.shape))
             now = [part.reshape(-1, part.shape[2]) for part in now]
             history = history.reshape(-1, held)
             logits, *local = self.model.apply(
@@ -172,7 +173,7 @@ class _Sampler(NamedTuple):
         )
         back = (new.reshape(shape) for new in local)
         back = (
-            cache.at[:, slot].set(new, mode="drop")
+            cache.at[:, :, slot].set(new, mode="drop")
             for cache, new in zip(caches, back, strict=True)
         )
         return canvas, *back
@@ -187,38 +188,41 @@ class _Sampler(NamedTuple):
         return _Stand(top, left, row * width + block * stride, before)
 
     def sequence(self, canvas, asked: Asked, at: "_Stand", length: int) -> Tokens:
-        """The condition and the first `length` codes of windows: int32 [P,B,n+m]."""
+        """The condition and the first `length` codes of windows: int32 [B,P,n+m]."""
         rows, columns = np.divmod(np.arange(length), self.windows.window[1])
         width = self.windows.shape[1]
         places = (at.top[:, None] + rows) * width + at.left[:, None] + columns
-        seen = canvas[:, places].swapaxes(0, 1)  # [P,B,m]
+        seen = canvas[:, places]  # [B,P,m]
         both = [asked.told] if asked.untold is None else [asked.told, asked.untold]
         parts = [
-            jnp.concatenate([jax.vmap(told)(at.top, at.left), seen], axis=2)
+            jnp.concatenate([jax.vmap(told, out_axes=1)(at.top, at.left), seen], axis=2)
             for told in both
         ]
         # Side by side, as in `sampling`.
-        return jnp.stack(parts, axis=2).reshape(len(places), -1, parts[0].shape[2])
+        return jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
 
     def draw(self, logits, place, asked: Asked) -> Tokens:
-        """Logits [P*B,V] at places [P] of the picture -> codes int32 [P,B]."""
-        guided = asked.untold is not None
-        logits, unasked = (logits[::2], logits[1::2]) if guided else (logits, None)
-        batch = len(asked.keys)
-        fold = jax.vmap(jax.random.fold_in, (0, None))
-        keys = jax.vmap(fold, (None, 0))(asked.keys, place)  # [P,B]
-        forced = None if asked.given is None else asked.given[:, place].T.reshape(-1)
+        """Logits [B*P,V] at places [P] of the picture -> codes int32 [B,P]."""
+        batch, unasked = len(asked.keys), None
+        if asked.untold is not None:
+            both = logits.reshape(batch, 2, len(place), -1)
+            logits, unasked = (
+                both[:, which].reshape(-1, both.shape[-1]) for which in (0, 1)
+            )
+        fold = jax.vmap(jax.random.fold_in, (None, 0))
+        keys = jax.vmap(fold, (0, None))(asked.keys, place)  # [B,P]
+        forced = None if asked.given is None else asked.given[:, place].reshape(-1)
         token = pick(
             logits,
             keys.reshape(-1),
             forced,
             asked.filters,
             unasked=unasked,
-            guidance=jnp.repeat(asked.guidance[place], batch),
+            guidance=jnp.tile(asked.guidance[place], batch),
             codes=self.codes,
             greedy=self.greedy,
         )
-        return token.reshape(len(place), batch)
+        return token.reshape(batch, len(place))
 
 
 class _Stand(NamedTuple):
@@ -236,6 +240,6 @@ class _Stand(NamedTuple):
 
 
 def _put(canvas, place, token, there):
-    """Codes [P,B] into the canvas [B,h*w] at places [P], where there is one."""
+    """Codes [B,P] into the canvas [B,h*w] at places [P], where there is one."""
     place = jnp.where(there, place, canvas.shape[1])
-    return canvas.at[:, place].set(token.T, mode="drop")
+    return canvas.at[:, place].set(token, mode="drop")

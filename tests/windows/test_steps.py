@@ -1,8 +1,11 @@
 """What the compiled steps of a larger picture cost: operations, and memory."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from taming_jax.conditions import windows as told_in
 from taming_jax.models.transformer import Transformer
@@ -68,10 +71,49 @@ def set_aside(model, windows):
         program = exact_program(model, windows, 16, False, 15)
         lowered = program.lower(canvas, params, asked, units, 0, 1)
     else:
-        shape = 1, windows.blocks[1], 2, 3, 16, 8  # [L,blocks across,B,G,S,E]
+        shape = 1, 2, windows.blocks[1], 3, 16, 8  # [L,B,blocks across,G,S,E]
         state = canvas, *[jax.ShapeDtypeStruct(shape, jnp.float32)] * 2
         begin = drawing.known_beginnings(windows, steps, partly=False)
         program = blocks_program(model, windows, 16, False, tuple(begin.tolist()))
         table = units, units, ints(len(steps.rows))
         lowered = program.lower(state, params, asked, table, 0, 1)
     return lowered.compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.devices(8)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_devices_that_share_samples_have_nothing_to_tell_one_another(stride):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def shared(arrays, *spec):
+        where = NamedSharding(mesh, PartitionSpec(*spec))
+        return jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), arrays
+        )
+
+    model = Transformer(
+        vocab_size=19, length=16, grid=(4, 4), width=24, layers=2, heads=3
+    )
+    windows = Windows((8, 8), (4, 4), stride)
+    asked = asked_of(8, 64)
+    asked = asked._replace(
+        keys=shared(asked.keys, "data"),
+        told=shared(asked.told, "data"),
+        untold=shared(asked.told, "data"),
+        given=shared(ints(8, 64), "data"),
+    )
+    canvas, params = shared(ints(8, 64), "data"), params_of(model)
+    steps = schedule(windows)
+    units = (ints(*steps.rows.shape),) * 2
+    if stride == 1:
+        program = exact_program(model, windows, 16, False, 15)
+        lowered = program.lower(canvas, params, asked, units, 0, 1)
+    else:
+        cache = jax.ShapeDtypeStruct((2, 16, 4, 3, 16, 8), jnp.float32)
+        state = canvas, *[shared(cache, None, "data")] * 2
+        begin = drawing.known_beginnings(windows, steps, partly=True)
+        program = blocks_program(model, windows, 16, False, tuple(begin.tolist()))
+        table = units, units, ints(len(steps.rows))
+        lowered = program.lower(state, params, asked, table, 0, 1)
+    compiled = lowered.compile().as_text()
+    assert not re.findall("all-(?:reduce|gather|to-all)|collective-permute", compiled)
