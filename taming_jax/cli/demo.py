@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
       ValueError, SystemExit: as the command that failed or was stopped.
     """
     workdir = Path(args.workdir)
-    print("About thirteen minutes on two cores; stop it and the same command goes on.")
+    print("About nine minutes on one core; stop it and the same command goes on.")
     seconds, memory = _seconds_before(workdir), {}
     for phase in _phases(args):
         if phase.product and phase.product.exists():
