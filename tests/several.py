@@ -41,12 +41,21 @@ PRIOR = {
     "eval_every": 2,
     "checkpoint_every": 2,
 }
+MEANS = {  # of the latents of all processes: filled in step 1, revived in 3 and 5
+    "name": "ema",
+    "codebook_size": tiny_stage.CODEBOOK_SIZE,
+    "dim": 4,
+    "start_step": 1,
+    "revive_every": 2,
+    "revive_until": 5,
+}
 CONFIG = {
     "seed": 0,
     "data": {"name": "shapes", "train": 24, "val": 6, "image_size": 16},
     # Without an adversary, which is half of what there is to compile: jax keeps only
     # what process 0 has compiled, so that the others compile all of it every time.
-    "vqgan": tiny_stage.SECTION | {"model": tiny_run.MODEL, "adversarial_weight": 0.0},
+    "vqgan": tiny_stage.SECTION
+    | {"model": tiny_run.MODEL | {"quantizer": MEANS}, "adversarial_weight": 0.0},
     "prior": PRIOR,
     "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
 }
