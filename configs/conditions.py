@@ -19,6 +19,7 @@ and likewise, where only maps need the second command,
     --config configs/conditions.py:direct_segmentation  without a tokenizer of maps:
     --config configs/conditions.py:direct_depth    and :direct_edges, no second command
     --config configs/conditions.py:boxes           and :points, classes and places
+    --config configs/conditions.py:cropped_boxes   of a scene, and what is seen of it
 
 `make demo-conditions` runs nine of them one after the other on one tokenizer of
 pictures, `python -m taming_jax demo-conditions --only NAME` any of them.
@@ -47,6 +48,7 @@ CONDITIONS = {
     "direct_edges": dict(name="direct_edges", levels=16),
     "boxes": dict(name="boxes", vocabulary=256),
     "points": dict(name="points", vocabulary=256),
+    "cropped_boxes": dict(name="boxes", vocabulary=256, crop=True),
 }
 MAPS = {"segmentation": "segmentation", "depth": "depth", "edges": "edges",
         "label_and_depth": "depth"}  # fmt: skip
@@ -62,7 +64,7 @@ def get_config(variant: str = "segmentation") -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.data = dict(name="scenes", train=24_000, val=500, image_size=64)
-    if variant == "coordinates":  # of whole scenes they would always be the same
+    if variant in ("coordinates", "cropped_boxes"):  # a whole lies always the same
         config.data.zoom = 2
     config.vqgan = shapes.vqgan
     if variant in MAPS:
@@ -77,7 +79,7 @@ def _prior(prior: ConfigDict, variant: str) -> ConfigDict:
     with prior.ignore_type():  # there it is a name
         prior.condition = CONDITIONS[variant]
     prior.condition_tokenizer = placeholder(str)
-    listed = variant in ("boxes", "points", "keypoints")  # these lie nowhere
+    listed = variant.endswith(("boxes", "points"))  # these lie nowhere
     prior.model.condition_everywhere = not listed
     prior.steps = 1_400 if variant in ("label", "none") else 1_000
     if variant in MAPS or variant.startswith("direct_"):  # less is left to chance

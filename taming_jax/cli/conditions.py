@@ -4,7 +4,8 @@
 
 One file is one condition. A map is a picture, as `reconstruct` reads and writes it, and
 so is a small picture; objects and keypoints are JSON with the entries of an example:
-{"boxes": [[x0, y0, x1, y1], ...], "box_classes": [3, ...]} or {"keypoints": ...}.
+{"boxes": [[x0, y0, x1, y1], ...], "box_classes": [3, ...]} or {"keypoints": ...}; a
+prior that is told crops reads "crop": [x0, y0, x1, y1], too, without which all is seen.
 """
 
 import json
@@ -18,6 +19,9 @@ from taming_jax.cli import sizes
 from taming_jax.conditions.coordinates import coordinates
 from taming_jax.conditions.direct_maps import DirectMap
 from taming_jax.conditions.kinds import CodedMap
+
+# What a file need not have.
+WITHOUT = {"crop": (0.0, 0.0, 1.0, 1.0)}
 
 
 def asked_for(
@@ -119,7 +123,7 @@ def _read(condition: str | None, name: str, kind, size: tuple[int, int]) -> Any:
     if not paths or not all(path.exists() for path in paths):
         raise ValueError(f"--condition {condition}: there is no .json of {name}")
     found = [_entries(path, _forms(name, kind, size)) for path in paths]
-    most = max(len(entry) for entries in found for entry in entries.values())
+    most = max(len(next(iter(entries.values()))) for entries in found)
     stacked = {
         entry: np.stack([_filled(entries[entry], most, entry) for entries in found])
         for entry in found[0]
@@ -163,27 +167,35 @@ def _forms(name: str, kind, size: tuple[int, int]) -> dict[str, tuple]:
         return {name: size}
     if name == "keypoints":
         return {name: ("N", kind.points, 3)}
-    return {"boxes": ("N", 4), "box_classes": ("N",)}
+    crop = {"crop": (4,)} if kind.crop else {}
+    return {"boxes": ("N", 4), "box_classes": ("N",), **crop}
 
 
 def _entries(path, forms: dict[str, tuple]) -> dict[str, np.ndarray]:
     """Of a file each entry as an array of such a form, all of as many objects."""
     try:
         given = json.loads(path.read_text())
-        found = {entry: np.asarray(given[entry]) for entry in forms}
+        found = {entry: np.asarray({**WITHOUT, **given}[entry]) for entry in forms}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): give JSON with {', '.join(forms)}"
         ) from error
+    if "crop" in given and "crop" not in forms:
+        raise ValueError(
+            f"{path} has a crop, and this prior is told of none: give what lies in the "
+            "picture that is drawn, and leave it out"
+        )
     for entry, form in forms.items():
         whole = entry == "box_classes"
-        if found[entry].shape == (0,):  # no object, whatever one would be
+        if found[entry].shape == (0,) and "N" in form:  # none, whatever one would be
             sides = [side for side in form if side != "N"]
             found[entry] = np.zeros((0, *sides), int if whole else float)
         _check_form(path, entry, found[entry], form, np.integer if whole else np.number)
-    counts = {len(values) for values in found.values()}
-    if len(counts) > 1:
-        said = ", ".join(f"{len(values)} {entry}" for entry, values in found.items())
+    counts = {
+        entry: len(values) for entry, values in found.items() if "N" in forms[entry]
+    }
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{count} {entry}" for entry, count in counts.items())
         raise ValueError(f"{path} has {said}: give one of each for every object")
     return found
 
@@ -205,6 +217,8 @@ def _check_form(path, entry: str, values: np.ndarray, form: tuple, kind) -> None
 
 def _filled(entry: np.ndarray, length: int, name: str) -> np.ndarray:
     """As many objects in every file: those that are missing are none."""
+    if name in WITHOUT:
+        return entry
     wider = [(0, length - len(entry))] + [(0, 0)] * (entry.ndim - 1)
     nothing = -1 if name == "box_classes" else 0
     return np.pad(entry, wider, constant_values=nothing)

@@ -4,9 +4,9 @@ One tokenizer of pictures in W/images, then one condition after the other in W/N
 the commands that are printed. What is done is not done again, so that it may be
 stopped. Nine conditions take about an hour on two cores; --only NAME,NAME makes some of
 them, or others, each of which takes minutes more: none, degraded, coordinates,
-direct_segmentation, direct_depth, direct_edges. W/conditions.png has for each a few
-rows, what was asked for left and three samples right; W/conditions.json the figures,
-and what the same reader says of originals and reconstructions.
+cropped_boxes, direct_segmentation, direct_depth, direct_edges. W/conditions.png has for
+each a few rows, what was asked for left and three samples right; W/conditions.json the
+figures, and what the same reader says of originals and reconstructions.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from taming_jax.cli.demo import Phase, add_flags, execute
 # What an hour is enough for, and what else there is.
 USUAL = ("label", "segmentation", "depth", "edges", "label_and_depth",
          "low_resolution", "keypoints", "boxes", "points")  # fmt: skip
-NAMES = (*USUAL, "none", "degraded", "coordinates",
+NAMES = (*USUAL, "none", "degraded", "coordinates", "cropped_boxes",
          "direct_segmentation", "direct_depth", "direct_edges")  # fmt: skip
 MAPS = {"segmentation": "segmentation", "depth": "depth", "edges": "edges",
         "label_and_depth": "depth"}  # fmt: skip

@@ -55,6 +55,7 @@ class Data(NamedTuple):
       image_size: S of the pictures.
       stride: of their tokenizer.
       class_names: of the labels.
+      object_names: of the classes of boxes; (): these are those of the labels.
       shapes: of the entries of an example, by name.
       crops: whether training crops at random.
       tokenizer: of the condition; None: there is none.
@@ -63,6 +64,7 @@ class Data(NamedTuple):
     image_size: int = 0
     stride: int = 1
     class_names: Sequence[str] = ()
+    object_names: Sequence[str] = ()
     shapes: Mapping[str, tuple[int, ...]] = {}
     crops: bool = False
     tokenizer: MapTokenizer | None = None

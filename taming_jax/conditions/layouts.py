@@ -216,6 +216,38 @@ def check_boxes(boxes: np.ndarray, classes: np.ndarray, known: int) -> None:
         )
 
 
+def check_crops(crops: np.ndarray, count: int) -> None:
+    """Raises ValueError for what is not a box [4] for each of so many pictures."""
+    if crops.shape != (count, 4) or not np.issubdtype(crops.dtype, np.number):
+        raise ValueError(
+            f"crops are {crops.dtype} {crops.shape} of {count} pictures: give [B, 4], "
+            "x0, y0, x1, y1 of what is seen of each"
+        )
+    x0, y0, x1, y1 = crops.T
+    inside = (x0 >= 0) & (y0 >= 0) & (x1 <= 1) & (y1 <= 1) & (x0 < x1) & (y0 < y1)
+    if not inside.all():
+        wrong = np.argmin(inside)
+        raise ValueError(
+            f"the crop of picture {wrong} is {crops[wrong].tolist()}: x0, y0, x1, y1 "
+            "of what is seen are relative to the whole, 0 <= x0 < x1 <= 1 and y "
+            "likewise"
+        )
+
+
+def relative(boxes: Any, crops: Any) -> Any:
+    """Boxes x0, y0, x1, y1 [B,M,4] of the whole -> of its crops [B,4], not cut."""
+    xp = boxes.__array_namespace__()
+    first, sizes = crops[:, None, :2], crops[:, None, 2:] - crops[:, None, :2]
+    sizes = xp.where(sizes > 0, sizes, 1)  # a row that fills up a batch has none
+    ends = [(boxes[..., part] - first) / sizes for part in (slice(2), slice(2, 4))]
+    return xp.concatenate(ends, axis=-1)
+
+
+def cut_to(boxes: Any, crops: Any) -> Any:
+    """Likewise, cut to the crops; a box is empty where nothing of it is seen."""
+    return relative(boxes, crops).clip(0.0, 1.0)
+
+
 def sized(boxes: Any) -> Any:
     """x0, y0, x1, y1 [..., 4] -> x, y, width, height."""
     xp = boxes.__array_namespace__()

@@ -19,31 +19,45 @@ import numpy as np
 from taming_jax.conditions import windows
 from taming_jax.conditions.drawing import draw_layout
 from taming_jax.conditions.kinds import Data, check_entry
-from taming_jax.conditions.layouts import Layout, check_boxes, sized
+from taming_jax.conditions.layouts import (
+    Layout,
+    check_boxes,
+    check_crops,
+    cut_to,
+    relative,
+    sized,
+)
 from taming_jax.conditions.windows import Sides
 from taming_jax.units import Tokens
 
 MOST = 2**31 - 1  # of the objects of a large picture, of which windows show some
 _BLANK = 40  # what layouts are drawn on, as dark as the background of class maps
+_WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Boxes:
     """Objects: {"boxes": float [B,M,4], "box_classes": int [B,M]}, as examples have it.
 
+    With crop also "crop": float [B,4], what is seen of the picture that boxes are of.
+
     names: of the classes.
     objects: how many can be told.
     vocabulary: V of the `Layout`, to whose square root places are rounded.
     points: centres instead of boxes.
+    crop: whether two more tokens say what is seen; boxes are then told relative to the
+      whole, else relative to what is seen and cut to it.
+    cut: whether examples have boxes of a larger picture, and say where they were cut.
     """
 
     names: tuple[str, ...]
     objects: int
     vocabulary: int = 256
     points: bool = False
+    crop: bool = dataclasses.field(default=False, metadata={"said": "where set"})
+    cut: bool = dataclasses.field(default=False, metadata={"said": "where set"})
 
-    options: ClassVar = ("objects", "vocabulary")
-    entries: ClassVar = ("boxes", "box_classes")
+    options: ClassVar = ("objects", "vocabulary", "crop")
     kept: ClassVar = "entries"
     grid: ClassVar = None
 
@@ -52,15 +66,35 @@ class Boxes:
 
     @classmethod
     def of(cls, data: Data, kind: str, **options) -> "Boxes":
-        """Raises ValueError for data without boxes, or too small a vocabulary."""
-        for entry in cls.entries:
+        """Raises ValueError for data without boxes, or too small a vocabulary.
+
+        And for crop=True of data that do not say where an example was cut.
+        """
+        for entry in ("boxes", "box_classes"):
             check_entry(kind, entry, data)
-        known = {"objects": data.shapes["box_classes"][0], "points": kind == "points"}
-        return cls(tuple(data.class_names), **known | options)
+        cut = "crop" in data.shapes
+        if options.get("crop") and not cut:
+            raise ValueError(
+                f"prior.condition={kind!r} with crop=True tells what is seen of a "
+                "larger picture, and these data are whole ones: leave crop out, or "
+                "have scenes cut out of larger ones, with data.zoom=2"
+            )
+        known = {
+            "objects": data.shapes["box_classes"][0],
+            "points": kind == "points",
+            "cut": cut,
+        }
+        return cls(tuple(data.object_names or data.class_names), **known | options)
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        crop = ("crop",) if self.crop or self.cut else ()
+        return ("boxes", "box_classes", *crop)
 
     @property
     def layout(self) -> Layout:
-        return Layout(len(self.names), self.objects, self.vocabulary, self.points)
+        classes, told = len(self.names), self.objects
+        return Layout(classes, told, self.vocabulary, self.points, self.crop)
 
     @property
     def length(self) -> int:
@@ -71,41 +105,64 @@ class Boxes:
         return self.vocabulary
 
     def of_batch(self, batch: Mapping) -> Any:
-        boxes, classes = batch["boxes"], jnp.asarray(batch["box_classes"])
-        there = (classes >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+        asked = {name: jnp.asarray(batch[name]) for name in self.entries}
+        boxes, classes, crops = asked["boxes"], asked["box_classes"], asked.get("crop")
+        seen = boxes if crops is None else cut_to(boxes, crops)
+        there = (classes >= 0) & _is_there(seen)
         told = there & (jnp.cumsum(there, axis=1) <= self.objects)
-        return {"boxes": boxes, "box_classes": jnp.where(told, classes, -1)}
+        asked["box_classes"] = jnp.where(told, classes, -1)
+        if self.cut and not self.crop:  # in the form of a picture that is seen whole
+            asked.pop("crop")
+            asked["boxes"] = seen
+        return asked
 
     def checked(self, given: Any) -> dict[str, np.ndarray]:
-        """Boxes in the picture, of classes that there are, no more than can be told."""
-        if not isinstance(given, Mapping) or set(given) != set(self.entries):
+        """Boxes in the picture, of classes that there are, no more than can be told.
+
+        Of those that a crop does not show, nothing is told; without one all is seen.
+        """
+        needed = {"boxes", "box_classes"}
+        known = needed | ({"crop"} if self.crop else set())
+        if not isinstance(given, Mapping) or not needed <= set(given) <= known:
+            crop = ", 'crop': float32 [B, 4], what is seen of it" if self.crop else ""
             raise ValueError(
                 "this prior is told objects: give {'boxes': float32 [B, M, 4] (x0, y0, "
-                "x1, y1 in [0, 1]), 'box_classes': int32 [B, M], -1 for none}"
+                f"x1, y1 in [0, 1]), 'box_classes': int32 [B, M], -1 for none{crop}}}"
             )
-        boxes, classes = (np.asarray(given[name]) for name in self.entries)
+        boxes, classes = np.asarray(given["boxes"]), np.asarray(given["box_classes"])
         check_boxes(boxes, classes, len(self.names))
+        asked = {"boxes": boxes.astype(np.float32)}
+        if self.crop:
+            crops = given["crop"] if "crop" in given else [_WHOLE] * len(boxes)
+            check_crops(np.asarray(crops), len(boxes))
+            asked["crop"] = np.asarray(crops, np.float32)
+            seen = _is_there(cut_to(asked["boxes"], asked["crop"]))
+            classes = np.where(seen, classes, -1)
         if (most := int((classes >= 0).sum(1).max(initial=0))) > self.objects:
             raise ValueError(
                 f"{most} objects in a picture, and this prior can be told "
                 f"{self.objects}: leave some out (training keeps the first ones)"
             )
-        return {"boxes": boxes.astype(np.float32), "box_classes": classes}
+        return asked | {"box_classes": classes}
 
     def tokens(self, asked: Any, variables: Any = None, key=None) -> Tokens:
         del variables
         boxes = sized(jnp.asarray(asked["boxes"], jnp.float32))
-        classes = jnp.asarray(asked["box_classes"])
-        return self.layout.write(boxes, classes, key=key)
+        classes, crops = jnp.asarray(asked["box_classes"]), None
+        if self.crop:
+            crops = sized(jnp.asarray(asked["crop"], jnp.float32))
+        return self.layout.write(boxes, classes, crop=crops, key=key)
 
     def over(self, given: Any, shape: Sides, window: Sides) -> windows.Objects:
         """What windows are told of the objects of pictures of `shape` codes.
 
-        Of any number of objects, in each window the first that it shows.
+        Of any number of objects, in each window the first that it shows; with crop
+        also where it lies, in the picture or the whole that this is a crop of.
         """
         asked = dataclasses.replace(self, objects=MOST).checked(given)
-        boxes, classes = (jnp.asarray(asked[name]) for name in self.entries)
-        return windows.Objects(boxes, classes, self.layout, shape, window)
+        asked = {name: jnp.asarray(values) for name, values in asked.items()}
+        boxes, classes, crops = asked["boxes"], asked["box_classes"], asked.get("crop")
+        return windows.Objects(boxes, classes, crops, self.layout, shape, window)
 
     def missing(self) -> str:
         """What to say where nothing was given."""
@@ -116,7 +173,9 @@ class Boxes:
 
         pictures: uint8 [B,S,S,3], what it is drawn on; None: on nothing.
         """
-        boxes, classes = (np.asarray(asked[name]) for name in self.entries)
+        boxes, classes = np.asarray(asked["boxes"]), np.asarray(asked["box_classes"])
+        if "crop" in asked:
+            boxes = relative(boxes, np.asarray(asked["crop"]))
         if self.points:
             boxes = (boxes[..., :2] + boxes[..., 2:]) / 2
         canvas = _blank(len(boxes), size) if pictures is None else pictures
@@ -220,6 +279,11 @@ class Keypoints:
             flat = points[..., :2].reshape(-1, 2)
             drawn.append(draw_layout(picture, flat, seen.reshape(-1)))
         return np.stack(drawn)
+
+
+def _is_there(boxes: Any) -> Any:
+    """Which of boxes [B,M,4] have a size: bool [B,M]."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(-1)
 
 
 def _blank(count: int, size: int) -> np.ndarray:

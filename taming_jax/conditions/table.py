@@ -127,6 +127,10 @@ def as_facts(conditions: Mapping[str, Condition]) -> list[dict[str, Any]]:
     for name, condition in conditions.items():
         fields = [field for field in dataclasses.fields(condition) if field.compare]
         values = {field.name: getattr(condition, field.name) for field in fields}
+        # A run whose condition has never heard of such a switch goes on without it.
+        for field in fields:
+            if field.metadata.get("said") == "where set" and not values[field.name]:
+                values.pop(field.name)
         facts.append({"name": name, **values})
     return facts
 

@@ -64,24 +64,35 @@ class Part:
 
 @struct.dataclass
 class Objects:
-    """The first objects that a window shows a part of, as boxes or centres in it.
+    """The first objects that a window shows a part of, as boxes or centres.
 
     boxes: float32 [B,M,4], x0, y0, x1, y1 in the picture, relative to it.
     classes: int32 [B,M], -1 for none.
+    crops: float32 [B,4], what the picture is of the whole that boxes are then relative
+      to; the layout says what a window is of that. None: objects are told as they lie
+      in the window, cut to it.
     """
 
     boxes: jax.Array
     classes: jax.Array
+    crops: jax.Array | None
     layout: Layout = struct.field(pytree_node=False)
     shape: Sides = struct.field(pytree_node=False)
     window: Sides = struct.field(pytree_node=False)
 
     def __call__(self, top, left) -> Tokens:
         seen = window_box(top, left, self.shape, self.window)
-        shown = (self.classes >= 0) & overlap(sized(self.boxes), seen)
-        first, size = jnp.tile(seen[:2], 2), jnp.tile(seen[2:], 2)
-        boxes = sized(jnp.clip((self.boxes - first) / size, 0.0, 1.0))
-        return self.layout.write(boxes, jnp.where(shown, self.classes, -1))
+        boxes, crops = sized(self.boxes), None
+        if self.crops is None:
+            shown = overlap(boxes, seen)
+            first, size = jnp.tile(seen[:2], 2), jnp.tile(seen[2:], 2)
+            boxes = sized(jnp.clip((self.boxes - first) / size, 0.0, 1.0))
+        else:
+            first, size = jnp.split(sized(self.crops), 2, axis=-1)
+            crops = jnp.concatenate([first + size * seen[:2], size * seen[2:]], axis=-1)
+            shown = overlap(boxes, crops[:, None])
+        classes = jnp.where(shown & (self.classes >= 0), self.classes, -1)
+        return self.layout.write(boxes, classes, crop=crops)
 
 
 @struct.dataclass

@@ -5,7 +5,8 @@
 A picture is a function of (stream, index): the data set is the same in every run, on
 every machine, and a split is a count of pictures. With a zoom, examples are crops of
 pictures that are drawn so many times as large, and say where they lie in these:
-coordinates float32 [S,S] in [0, 1).
+coordinates float32 [S,S] in [0, 1), and crop float32 [4], x0, y0, x1, y1 in [0, 1].
+Their boxes are those of the larger pictures, relative to them.
 """
 
 import hashlib
@@ -20,8 +21,9 @@ from taming_jax.data.source import BadRecords, Field
 STREAMS = {"train": 0, "val": 1}
 
 
-# What a crop of a picture has, too.
+# What is cut out of a picture with a crop, and what the crop has of it as it is.
 PIXELS = ("image", "segmentation", "depth", "edges")
+OF_WHOLE = ("boxes", "box_classes")
 
 
 class EmbeddedSource:
@@ -52,11 +54,12 @@ class EmbeddedSource:
         self.example_spec = {
             name: Field(entry.dtype, tuple(side.get(n, n) for n in entry.shape))
             for name, entry in dataset.EXAMPLE.items()
-            if zoom == 1 or name in PIXELS
+            if zoom == 1 or name in (*PIXELS, *OF_WHOLE)
         }
         if zoom > 1:
             square = (image_size, image_size)
             self.example_spec["coordinates"] = Field("float32", square)
+            self.example_spec["crop"] = Field("float32", (4,))
         name = dataset.__name__.rpartition(".")[2]
         self.identity = {
             "name": name,
@@ -75,7 +78,8 @@ class EmbeddedSource:
     ) -> dict[str, np.ndarray]:
         """As `Source.read`."""
         side, size = self._size * self._zoom, self._size
-        drawn = self._render(indices, side, [n for n in keep if n != "coordinates"])
+        places = ("coordinates", "crop")
+        drawn = self._render(indices, side, [n for n in keep if n not in places])
         if self._zoom == 1:
             return drawn
         room = side - size + 1
@@ -84,7 +88,13 @@ class EmbeddedSource:
         if "coordinates" in keep:
             whole = (np.arange(side**2) / side**2).astype(np.float32)
             drawn["coordinates"] = [whole.reshape(side, side)] * len(indices)
-        return {name: _cut(drawn[name], corners, size) for name in keep}
+        ends = np.concatenate([corners, corners + size], axis=1)
+        drawn["crop"] = ends.astype(np.float32) / np.float32(side)
+        whole = (*OF_WHOLE, "crop")
+        return {
+            name: drawn[name] if name in whole else _cut(drawn[name], corners, size)
+            for name in keep
+        }
 
     def _render(self, indices, size, keep) -> dict[str, np.ndarray]:
         return self._dataset.render(self._seed, indices, size, keep)
@@ -108,8 +118,9 @@ def open_scenes(
     """`scenes`: several objects; `train` and `val` are counts of pictures.
 
     zoom: they are drawn so many times as large as the squares that are cut out of them,
-        which have pictures, maps and coordinates, and neither labels nor boxes nor
-        keypoints.
+        which have pictures and maps, say where they lie (coordinates, and as a box,
+        crop), and have the boxes of the larger picture, relative to it; they have
+        neither labels nor keypoints.
     """
     from taming_jax.data import scenes
 

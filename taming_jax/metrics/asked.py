@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from taming_jax.conditions.layouts import relative
 from taming_jax.conditions.table import Condition
 from taming_jax.metrics import truth
 from taming_jax.metrics.pixels import psnr
 from taming_jax.metrics.reader import Reader
 from taming_jax.units import to_uint8
+
+# With less of a box in a crop nobody can tell what it is of.
+_LEFT = 0.25
 
 
 def _small(asked, pictures: np.ndarray, side: int) -> np.ndarray:
@@ -39,8 +43,18 @@ def _pixels(asked, pictures: np.ndarray) -> np.ndarray:
 
 
 def _boxes(asked: Mapping[str, Any], found: np.ndarray) -> np.ndarray:
-    places = np.asarray(asked["boxes"]), np.asarray(asked["box_classes"])
-    return truth.boxes_found(*places, found)
+    """The share of boxes found; of crops what they show of them is looked for."""
+    boxes, classes = np.asarray(asked["boxes"]), np.asarray(asked["box_classes"])
+    if "crop" in asked:
+        whole = relative(boxes, np.asarray(asked["crop"]))
+        boxes = whole.clip(0.0, 1.0)
+        enough = _area(boxes) >= _LEFT * _area(whole)
+        classes = np.where(enough, classes, -1)
+    return truth.boxes_found(boxes, classes, found)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2:] - boxes[..., :2]).prod(-1)
 
 
 # Kind -> name of the figure, what has to be read, and what the figure is of what was

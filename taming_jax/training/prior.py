@@ -51,6 +51,7 @@ def make_prior_stage(
     *,
     from_codes: bool,
     condition: Tokenizer | None = None,
+    object_names: Sequence[str] = (),
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     crops: bool = False,
 ) -> Stage:
@@ -63,6 +64,7 @@ def make_prior_stage(
       class_names: of the data, label by label; empty where there are none.
       from_codes: whether batches bring `codes`; else `image`, encoded on the way.
       condition: the tokenizer of a condition that is a map.
+      object_names: of the classes of boxes; (): these are those of the labels.
       shapes: of the entries of an example, by name.
       crops: whether training crops at random.
 
@@ -78,6 +80,7 @@ def make_prior_stage(
         class_names,
         image_size=config["data"]["image_size"],
         stride=tokenizer.module.stride,
+        object_names=object_names,
         shapes=shapes,
         crops=crops,
         tokenizer=None if condition is None else condition.of_maps(),

@@ -145,6 +145,7 @@ def _prior(config: Mapping, mesh: jax.sharding.Mesh, directory: epath.Path):
         train.class_names,
         from_codes=has_codes,
         condition=condition,
+        object_names=about.object_names,
         shapes=about.shapes,
         crops=about.crops,
     )
@@ -157,6 +158,7 @@ def data_of(source: data.Source, image_size: int, stride: int) -> Data:
         image_size=image_size,
         stride=stride,
         class_names=source.class_names,
+        object_names=source.region_names[1:],
         shapes={name: field.shape for name, field in source.example_spec.items()},
         crops=bool({"across", "down"} & set(source.chances)),
     )

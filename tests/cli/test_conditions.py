@@ -133,6 +133,42 @@ def test_files_have_objects_of_their_own_number(tmp_path):
     assert BOXES.checked(asked)["boxes"].shape == (2, 2, 4)
 
 
+CROPPED = Boxes(("disc", "star"), objects=4, crop=True)
+ONE = {"boxes": [[0, 0, 1, 1]], "box_classes": [0]}
+
+
+def test_a_file_says_what_is_seen_of_the_whole_or_all_is(tmp_path):
+    none = {"boxes": [], "box_classes": [], "crop": [0.5, 0, 1, 0.5]}
+    for name, given in {"a": ONE, "b": none}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(given))
+    asked = asked_for("all", tmp_path, prior_of(boxes=CROPPED))["boxes"]
+    assert_array_equal(asked["crop"], [[0, 0, 1, 1], [0.5, 0, 1, 0.5]])
+    assert_array_equal(asked["box_classes"], [[0], [-1]])
+    assert_array_equal(CROPPED.checked(asked)["crop"], asked["crop"])
+
+
+@pytest.mark.parametrize(
+    ("crop", "message"),
+    [
+        ([0, 0, 1], r"crop are numbers \[4\], and these are 3 of"),
+        ([[0, 0, 1, 1]], r"crop are numbers \[4\], and these are 1 x 4 of"),
+        ([], r"crop are numbers \[4\], and these are 0 of"),
+        ("all", r"crop are numbers \[4\], and these are one of type <U3"),
+        (None, r"crop are numbers \[4\], and these are one of type object"),
+    ],
+)
+def test_a_crop_in_a_file_is_four_numbers(tmp_path, crop, message):
+    (tmp_path / "asked.json").write_text(json.dumps(ONE | {"crop": crop}))
+    with pytest.raises(ValueError, match=rf"asked\.json: {message}"):
+        asked_for("all", tmp_path / "asked.json", prior_of(boxes=CROPPED))
+
+
+def test_a_crop_is_refused_by_a_prior_that_is_told_none(tmp_path):
+    (tmp_path / "asked.json").write_text(json.dumps(ONE | {"crop": [0, 0, 1, 1]}))
+    with pytest.raises(ValueError, match=r"asked\.json has a crop, and this prior"):
+        asked_for("all", tmp_path / "asked.json", prior_of(boxes=BOXES))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

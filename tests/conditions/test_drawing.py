@@ -40,6 +40,20 @@ def test_a_layout_is_drawn_on_its_picture_where_there_is_one(points):
     assert_array_equal(drawn[lines], alone[lines])
 
 
+@pytest.mark.parametrize("points", [False, True])
+def test_a_layout_of_the_whole_is_drawn_as_it_lies_in_the_crop(points):
+    kind = Boxes(tuple("abc"), objects=1, points=points, crop=True)
+    asked = {
+        "boxes": np.float32([[[0.625, 0.25, 0.875, 0.5]]]),
+        "box_classes": np.array([[2]]),
+        "crop": np.float32([[0.5, 0, 1, 0.5]]),
+    }
+    seen = asked | {"boxes": np.float32([[[0.25, 0.5, 0.75, 1]]])}
+    seen.pop("crop")
+    plain = Boxes(tuple("abc"), objects=1, points=points)
+    assert_array_equal(kind.draw(asked, 9), plain.draw(seen, 9))
+
+
 def test_keypoints_are_drawn_on_their_picture_where_there_is_one():
     pictures = np.full((1, 9, 9, 3), 150, np.uint8)
     asked = np.float32([[[[0.5, 0.5, 1], [0, 0, 0]]]])

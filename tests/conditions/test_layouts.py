@@ -9,7 +9,14 @@ import pytest
 from golden import golden
 from numpy.testing import assert_allclose, assert_array_equal
 
-from taming_jax.conditions.layouts import FLAGS, Layout, check_boxes, sized
+from taming_jax.conditions.layouts import (
+    FLAGS,
+    Layout,
+    check_boxes,
+    cut_to,
+    relative,
+    sized,
+)
 
 CASE = golden("11_conditional_builders")
 RUNS = range(len(CASE.config["runs"]))
@@ -134,6 +141,15 @@ def test_boxes_lie_in_the_picture_and_have_a_size(box):
     with pytest.raises(ValueError, match=r"box 1 of picture 0 .*0 <= x0 < x1 <= 1"):
         check_boxes(boxes, np.array([[0, 1]]), 3)
     check_boxes(boxes, np.array([[0, -1]]), 3)  # no object, no box
+
+
+def test_a_box_of_the_whole_lies_in_a_crop_by_its_sides():
+    crops = np.array([[0.5, 0.25, 1.0, 0.75]])
+    boxes = np.array([[[0.25, 0.5, 0.75, 1.0], [0.5, 0.25, 0.75, 0.5], [0, 0, 0.5, 1]]])
+    expected = [[[-0.5, 0.5, 0.5, 1.5], [0, 0, 0.5, 0.5], [-1, -0.5, 0, 1.5]]]
+    assert_array_equal(relative(boxes, crops), expected)
+    expected = [[[0, 0.5, 0.5, 1], [0, 0, 0.5, 0.5], [0, 0, 0, 1]]]
+    assert_array_equal(cut_to(boxes, crops), expected)
 
 
 def test_objects_have_classes_that_there_are():

@@ -124,6 +124,34 @@ def test_objects_are_told_where_they_are_in_the_window():
     assert_array_equal(told(0, 2), seen)
 
 
+@pytest.mark.parametrize("points", [False, True])
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (3, 5), (8, 4)])
+def test_a_window_is_told_what_training_tells_of_a_crop_at_its_place(points, top, left):
+    """Of a picture of twice the sides: the objects that it shows, and where it is."""
+    kind = Boxes(tuple("abc"), objects=2, vocabulary=1024, points=points, crop=True)
+    asked = {"boxes": BOXES, "box_classes": np.array([[0, 1, 2]])}
+    crop = np.float32([[left, top, left + 8, top + 8]]) / 16
+    told = kind.over(asked, (16, 16), WINDOW)(top, left)
+    expected = kind.tokens(kind.of_batch(asked | {"crop": crop}))
+    assert_array_equal(told, expected)
+    # Of places by 32 x 32: the last two tokens are the corners of what is seen.
+    corners = np.round(31 * crop[0]).astype(int)
+    assert told[0, -2] == 32 * corners[1] + corners[0]
+    assert told[0, -1] == 32 * corners[3] + corners[2]
+
+
+def test_a_picture_that_is_a_part_itself_has_windows_of_the_whole():
+    """Its lower right quarter is asked for: a window in the middle of that."""
+    kind = Boxes(tuple("abc"), objects=2, vocabulary=1024, crop=True)
+    asked = {"boxes": BOXES, "box_classes": np.array([[0, 1, 2]])}
+    part = asked | {"crop": np.float32([[0.5, 0.5, 1, 1]])}
+    told = kind.over(part, (16, 16), WINDOW)(4, 4)
+    whole = kind.over(asked, (32, 32), WINDOW)(20, 20)
+    assert_array_equal(told, whole)
+    assert_array_equal(told[0, :3], [1, 32 * 16 + 16, 32 * 31 + 31])
+    assert_array_equal(told[0, 3:6], 1023)  # the others are not in there
+
+
 def test_points_outside_of_a_window_are_not_in_sight():
     kind = Keypoints(objects=1, points=2)
     points = np.float32(

@@ -10,9 +10,11 @@ def embedded(split="train", name="shapes", **settings):
     return open_source(data | settings, split)
 
 
-@pytest.mark.parametrize("name", ["shapes", "scenes"])
-def test_every_field_has_the_shape_and_type_that_its_source_states(name):
-    source = embedded(name=name)
+@pytest.mark.parametrize(
+    ("name", "settings"), [("shapes", {}), ("scenes", {}), ("scenes", {"zoom": 2})]
+)
+def test_every_field_has_the_shape_and_type_that_its_source_states(name, settings):
+    source = embedded(name=name, **settings)
     (batch,) = eval_batches(source, batch_size=40, keep=tuple(source.example_spec))
     for key, (dtype, shape) in source.example_spec.items():
         assert (batch[key].dtype, batch[key].shape) == (dtype, (40, *shape))
@@ -70,8 +72,29 @@ def test_a_crop_says_where_in_its_scene_it_lies():
     np.testing.assert_array_equal(corners, [whole[:16, 32:], whole[32:, :16]])
 
 
-def test_whole_scenes_have_no_coordinates():
-    assert "coordinates" not in embedded(name="scenes").example_spec
+def test_a_crop_has_the_boxes_of_its_scene_and_says_what_of_it_is_seen():
+    """The scene's boxes as they are; in its maps the crop is where it says it is."""
+    keep, indices = ("boxes", "box_classes", "segmentation"), np.arange(4)
+    whole = embedded(name="scenes", image_size=48).read(indices, None, keep)
+    source = embedded(name="scenes", image_size=16, zoom=3)
+    chances = np.float32([[0, 0, 0], [0.999, 0, 0], [0, 0.999, 0], [0.4, 0.7, 0]])
+    cut = source.read(indices, chances, (*keep, "crop"))
+    np.testing.assert_array_equal(cut["boxes"], whole["boxes"])
+    np.testing.assert_array_equal(cut["box_classes"], whole["box_classes"])
+    first, last = cut["crop"][0], cut["crop"][1]
+    np.testing.assert_array_equal(first, np.float32([0, 0, 1 / 3, 1 / 3]))
+    np.testing.assert_array_equal(last, np.float32([2 / 3, 0, 1, 1 / 3]))
+    for seen, scene, crop in zip(
+        cut["segmentation"], whole["segmentation"], cut["crop"], strict=True
+    ):
+        x0, y0, x1, y1 = np.round(48 * crop).astype(int)
+        np.testing.assert_array_equal(seen, scene[y0:y1, x0:x1])
+    (middle,) = source.read(np.arange(1), None, ("crop",))["crop"]
+    np.testing.assert_array_equal(middle, np.float32([1 / 3, 1 / 3, 2 / 3, 2 / 3]))
+
+
+def test_whole_scenes_say_no_places():
+    assert not {"coordinates", "crop"} & set(embedded(name="scenes").example_spec)
 
 
 def test_crops_of_training_lie_anywhere_and_again_at_the_same_place():
@@ -82,10 +105,11 @@ def test_crops_of_training_lie_anywhere_and_again_at_the_same_place():
     assert all((a != b).any() for a, b in zip(first["image"], middle, strict=True))
 
 
-def test_crops_have_no_entries_of_whole_scenes():
+def test_crops_have_no_labels_and_no_keypoints():
     source = embedded(name="scenes", zoom=2)
-    maps = {"segmentation", "depth", "edges"}
-    assert set(source.example_spec) == {"image", "coordinates", *maps}
+    others = {"coordinates", "crop"}
+    of_whole = set(embedded(name="scenes").example_spec)
+    assert set(source.example_spec) == of_whole - {"label", "keypoints"} | others
     assert source.class_names == ()  # there is no label to be called anything
     assert source.region_names == embedded(name="scenes").region_names
     assert source.identity != embedded(name="scenes").identity

@@ -91,6 +91,42 @@ def test_pictures_of_which_training_tells_the_means_stay_as_they_are():
     assert asked.as_trained(SMALL, wanted, np.array([7])) == wanted
 
 
+def test_of_boxes_of_a_crop_what_it_shows_of_them_is_looked_for():
+    """The right half is seen: a half of one box, a sliver of another, none of others.
+
+    What little is left of the sliver's would not be found, and it does not count.
+    """
+    boxes = np.float32(
+        [[[0.25, 0, 0.75, 1], [0, 0, 0.5625, 1], [0, 0, 0.25, 1], [0.75, 0, 1, 1]]]
+    )
+    wanted = {
+        "boxes": boxes,
+        "box_classes": np.array([[0, 1, 1, 2]]),
+        "crop": np.float32([[0.5, 0, 1, 1]]),
+    }
+    shown = np.zeros((1, 8, 8), int)
+    shown[:, :, :4] = 1  # class 0 from the left to the middle, of class 2 nothing
+
+    def halves(pictures):
+        return {"segmentation": shown}
+
+    found = asked.scores({"boxes": None}, {"boxes": wanted}, PICTURES[:1], halves)
+    assert_allclose(found["boxes_found"], 0.5)
+    shown[:, :, 4:] = 3
+    found = asked.scores({"boxes": None}, {"boxes": wanted}, PICTURES[:1], halves)
+    assert_allclose(found["boxes_found"], 1)
+
+
+def test_a_crop_that_shows_no_object_has_no_figure():
+    wanted = {
+        "boxes": np.float32([[[0, 0, 0.25, 1]]]),
+        "box_classes": np.array([[0]]),
+        "crop": np.float32([[0.5, 0, 1, 1]]),
+    }
+    found = asked.scores({"points": None}, {"points": wanted}, PICTURES[:1], read)
+    assert np.isnan(found["boxes_found"]).all()
+
+
 def test_boxes_are_looked_for_in_a_class_map():
     told = {"boxes": None, "edges": None, "label": None, "low_resolution": None}
     assert asked.to_be_read(told) == {"segmentation", "edges"}
