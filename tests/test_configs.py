@@ -154,18 +154,18 @@ def test_the_prior_s_step_takes_the_state_to_its_like(name, variant):
     recipe, vocabulary, grid, model, state = built_prior(name, variant)
     size = recipe.run.batch_size
     batch = {"codes": jax.ShapeDtypeStruct((size, *grid), jnp.int32)}
-    side = card(name, variant)["data"]["image_size"]
-    for entry, (dtype, shape) in entries(side).items():
+    for entry, (dtype, shape) in entries(card(name, variant)["data"]).items():
         batch[entry] = jax.ShapeDtypeStruct((size, *shape), dtype)
     step = make_prior_step(recipe, model, vocabulary, None, seed=0)
     after, _ = jax.eval_shape(step, state, batch, {})
     assert after == state
 
 
-def entries(side):
+def entries(settings):
     """What the embedded data have in an example: dtype and shape of each."""
-    sides = {"H": side, "W": side}
-    return {
+    sides = dict.fromkeys("HW", settings["image_size"])
+    cut = {"crop": ("float32", (4,))} if settings.get("zoom", 1) > 1 else {}
+    return cut | {
         name: (entry.dtype, tuple(sides.get(n, n) for n in entry.shape))
         for name, entry in EXAMPLE.items()
     }
@@ -186,7 +186,7 @@ def about(sections, stride):
         tokenizer = MapTokenizer(
             recipe.input, maps.stride, maps.codebook_size, maps.image_channels, encode
         )
-    shapes = {name: shape for name, (_, shape) in entries(side).items()}
+    shapes = {name: shape for name, (_, shape) in entries(sections["data"]).items()}
     return {
         "image_size": side, "stride": stride, "shapes": shapes, "tokenizer": tokenizer
     }  # fmt: skip

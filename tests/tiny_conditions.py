@@ -12,10 +12,10 @@ RUN = {"log_every": 2, "image_every": 2, "eval_every": 2, "checkpoint_every": 2}
 PRIOR = {**tiny_run.PRIOR, **RUN, "steps": 2}
 
 
-def config(condition, mesh=None, **prior):
+def config(condition, mesh=None, data=DATA, **prior):
     return {
         **tiny_run.CONFIG,
-        "data": DATA,
+        "data": data,
         "condition_vqgan": {"model": tiny_run.maps_model(11)},
         "prior": {**PRIOR, "condition": condition, **prior},
         "mesh": mesh or {"data": 1, "fsdp": 1, "tensor": 1},

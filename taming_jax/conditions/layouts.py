@@ -238,7 +238,6 @@ def relative(boxes: Any, crops: Any) -> Any:
     """Boxes x0, y0, x1, y1 [B,M,4] of the whole -> of its crops [B,4], not cut."""
     xp = boxes.__array_namespace__()
     first, sizes = crops[:, None, :2], crops[:, None, 2:] - crops[:, None, :2]
-    sizes = xp.where(sizes > 0, sizes, 1)  # a row that fills up a batch has none
     ends = [(boxes[..., part] - first) / sizes for part in (slice(2), slice(2, 4))]
     return xp.concatenate(ends, axis=-1)
 

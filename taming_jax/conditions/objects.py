@@ -105,16 +105,19 @@ class Boxes:
         return self.vocabulary
 
     def of_batch(self, batch: Mapping) -> Any:
-        asked = {name: jnp.asarray(batch[name]) for name in self.entries}
-        boxes, classes, crops = asked["boxes"], asked["box_classes"], asked.get("crop")
-        seen = boxes if crops is None else cut_to(boxes, crops)
+        boxes, classes = jnp.asarray(batch["boxes"]), jnp.asarray(batch["box_classes"])
+        seen = boxes
+        if "crop" in self.entries:
+            crops = jnp.asarray(batch["crop"])
+            # A row that fills up a batch has none; there is nothing to be seen.
+            crops = jnp.where(_is_there(crops)[:, None], crops, jnp.asarray(_WHOLE))
+            seen = cut_to(boxes, crops)
         there = (classes >= 0) & _is_there(seen)
         told = there & (jnp.cumsum(there, axis=1) <= self.objects)
-        asked["box_classes"] = jnp.where(told, classes, -1)
-        if self.cut and not self.crop:  # in the form of a picture that is seen whole
-            asked.pop("crop")
-            asked["boxes"] = seen
-        return asked
+        classes = jnp.where(told, classes, -1)
+        if self.crop:
+            return {"boxes": boxes, "box_classes": classes, "crop": crops}
+        return {"boxes": seen, "box_classes": classes}
 
     def checked(self, given: Any) -> dict[str, np.ndarray]:
         """Boxes in the picture, of classes that there are, no more than can be told.
@@ -282,7 +285,7 @@ class Keypoints:
 
 
 def _is_there(boxes: Any) -> Any:
-    """Which of boxes [B,M,4] have a size: bool [B,M]."""
+    """Which of boxes [...,4] have a size: bool [...]."""
     return (boxes[..., 2:] > boxes[..., :2]).all(-1)
 
 

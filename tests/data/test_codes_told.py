@@ -19,7 +19,7 @@ from tiny_codes import (
 from taming_jax.conditions.kinds import Data
 from taming_jax.conditions.on_disk import beside, described
 from taming_jax.conditions.on_disk import written as written_of
-from taming_jax.data import Field
+from taming_jax.data import Field, open_source
 from taming_jax.data.codes import Views
 from taming_jax.data.codes_writer import describe, write_codes
 
@@ -136,3 +136,35 @@ def test_what_is_told_of_a_crop_is_written_for_each_view(folder, tmp_path):
             np.testing.assert_array_equal(read[field], expected)
         seen_of_first.add(read["coordinates_tokens"][0].tobytes())
     assert len(seen_of_first) == 5  # a mirrored corner lies where the other one does
+
+
+def test_objects_are_written_with_the_crop_that_each_view_shows_of_them(tmp_path):
+    data = {"name": "scenes", "train": 3, "val": 2, "image_size": SIZE, "zoom": 2}
+    sources = {split: open_source(data, split) for split in ("train", "val")}
+    spec = sources["train"].example_spec
+    shapes = {name: field.shape for name, field in spec.items()}
+    kinds = beside(
+        {"name": "boxes", "crop": True},
+        Data(SIZE, STRIDE, object_names=tuple("abcdefghij"), shapes=shapes),
+    )
+    told, views = described(kinds, spec), Views(5)
+    assert set(told) == {"boxes", "box_classes", "crop"}
+    directory = tmp_path / "codes"
+    directory.mkdir()
+    write_codes(
+        directory, sources, describe(sources, views, **TOKENIZER, told=told), encode,
+        batch_size=7, read=tuple(told), tell=functools.partial(written_of, kinds),
+        progress=unwatched,
+    )  # fmt: skip
+    codes, indices = reopen(directory, sources, told=told), np.arange(3)
+    seen_of_first = set()
+    for view, chances in enumerate(views.chances()):
+        rows = np.repeat(chances[None], 3, 0)
+        seen = sources["train"].read(indices, rows, ("image", *told))
+        drawn = np.float32([[(view + 0.5) / 5, 0.5, 0.75]]).repeat(3, 0)
+        read = codes.read(indices, drawn, ("codes", *told))
+        np.testing.assert_array_equal(read["codes"], encode(seen["image"]))
+        for field in told:
+            np.testing.assert_array_equal(read[field], seen[field])
+        seen_of_first.add(tuple(read["crop"][0].tolist()))
+    assert len(seen_of_first) == 5
