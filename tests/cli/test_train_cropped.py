@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from tiny_conditions import DATA, config, train
 
-from taming_jax import cli, data, load_prior
+from taming_jax import cli, data, load_prior, pictures
+from taming_jax.cli import demo_conditions
 from taming_jax.conditions.table import conditions_for
 from taming_jax.data.scenes import CLASSES
 from taming_jax.metrics import truth
@@ -136,3 +137,17 @@ def test_without_the_option_what_crops_show_is_told():
     seen = kind.checked(kind.of_batch(batch))
     assert_allclose(seen["boxes"], (batch["boxes"] * 2 - 0.5).clip(0, 1))
     assert kind.tokens(seen).shape == (5, 6 * 3)
+
+
+def test_the_demo_draws_objects_as_they_lie_in_crops_from_corner_to_corner(
+    run, tmp_path
+):
+    demo_conditions._draw(run, tmp_path / "page.png", 0)
+    page = pictures.read_png(tmp_path / "page.png")
+    source, entries = data.open_source(CROPS, "val"), ("boxes", "box_classes", "crop")
+    corner = source.read(np.arange(1), np.zeros((1, 3)), ("image", *entries))
+    assert_array_equal(corner["crop"], [[0, 0, 0.5, 0.5]])
+    (kind,) = load_prior(run).vocabulary.told.values()
+    drawn = kind.draw(kind.of_batch(corner), 16, corner["image"])
+    assert (drawn != corner["image"]).any()
+    assert_array_equal(page[:16, :16], drawn[0])
