@@ -6,10 +6,10 @@ beside it). With --condition FILE|DIR each file is what pictures are asked for b
 map, a small picture, or JSON with boxes and box_classes (and crop), or keypoints, of
 objects, or with coordinates (without a file those of a whole picture); it stands at the
 left of its row in grid.png. How it is drawn is as the prior's recipe says, unless it is
-said here. With --given IMAGE|DIR the codes of pictures are kept
-where --keep says (top half, left half, a box x0,y0,x1,y1 in [0, 1], or where a mask is
-white) and the rest is drawn; a picture, and what is kept of it, stand at the left of
-their row. See docs/sampling.md.
+said here. With --given IMAGE|DIR the codes of pictures are kept where --keep says (top
+half, left half, a box x0,y0,x1,y1 in [0, 1], or where a mask is white) and the rest is
+drawn; a picture, and what is kept of it, stand at the left of their row. See
+docs/sampling.md.
 
 With --accept SHARE more is drawn, and the judge of the data (see evaluate) keeps the
 pictures whose class it is surest of; samples.npz has its scores, log-odds.

@@ -90,9 +90,9 @@ class EmbeddedSource:
             drawn["coordinates"] = [whole.reshape(side, side)] * len(indices)
         ends = np.concatenate([corners, corners + size], axis=1)
         drawn["crop"] = ends.astype(np.float32) / np.float32(side)
-        whole = (*OF_WHOLE, "crop")
+        uncut = (*OF_WHOLE, "crop")
         return {
-            name: drawn[name] if name in whole else _cut(drawn[name], corners, size)
+            name: drawn[name] if name in uncut else _cut(drawn[name], corners, size)
             for name in keep
         }
 
