@@ -78,9 +78,10 @@ def rotation(model, places, shuffle=None) -> Rotation | None:
     if not model.rotary:
         return None
     image = homes(places, model.prefix, shuffle) - model.prefix
-    place = jnp.maximum(image, 0)
+    place = image
     if model.order is not None:
-        place = jnp.asarray(model.order)[place]
+        place = jnp.asarray(model.order)[jnp.maximum(image, 0)]
+    place = jnp.where(image < 0, 0, place)  # angles of 0, wherever the order begins
     at = jnp.divmod(place, model.grid[1])  # rows and columns, [t] or [B,t]
     if model.rotary_grid is not None:
         sides = zip(at, model.rotary_grid, model.grid, strict=True)

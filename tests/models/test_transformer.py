@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.models import transformer
+from taming_jax.models.positions import rotation
 from taming_jax.models.transformer import UNROLLED, Transformer
 
 # Two rows of three codes behind one condition token.
@@ -200,6 +201,22 @@ def test_shuffled_tokens_keep_their_places():
     assert_allclose(first, second, rtol=0, atol=1e-5 * abs(first).max())
 
 
+@pytest.mark.parametrize("order", [None, SNAKE])
+def test_a_shuffled_sequence_is_one_of_a_model_of_that_order(order):
+    """Whose table of targets has its rows as its own tokens come."""
+    model, sequence = SHUFFLED.clone(learned_positions=False, order=order), tokens(2, 6)
+    params, shuffle = randomized(model)["params"], np.array([4, 1, 5, 3, 2, 0])
+    own = np.arange(6) if order is None else np.array(order)
+    other = model.clone(order=tuple(own[shuffle].tolist()))
+    rows = params["target_positions"][shuffle]
+    expected = logits_of(
+        other, {"params": params | {"target_positions": rows}}, sequence
+    )
+    asked = jnp.tile(shuffle, (2, 1))
+    found = jax.jit(model.apply)({"params": params}, sequence, shuffle=asked)
+    assert_allclose(found, expected, rtol=0, atol=1e-6 * abs(expected).max())
+
+
 def test_the_place_asked_for_is_what_the_model_is_told():
     """The same codes, shown in the same places; another code is asked for."""
     variables, sequence = randomized(SHUFFLED), tokens(1, 3)
@@ -269,13 +286,17 @@ def test_a_finer_map_reaches_them_in_whatever_order_they_come():
     assert_array_equal(dependencies(model, without_blocks), expected)
 
 
-def test_condition_tokens_do_not_turn():
+@pytest.mark.parametrize("order", [None, SNAKE, SNAKE[::-1]])
+def test_condition_tokens_do_not_turn(order):
     fields = {"rotary": True, "learned_positions": False, "prefix": 3, "length": 8}
-    model = Transformer(**TINY | fields | {"layers": 1})
+    model = Transformer(**TINY | fields | {"layers": 1, "order": order})
+    turned = rotation(model, jnp.arange(8))
+    assert_array_equal(turned.cos[:3], 1.0)
+    assert_array_equal(turned.sin[:3], 0.0)
     variables = randomized(model)
-    order = jnp.array([2, 0, 1, 3, 4, 5, 6, 7])
+    swap = jnp.array([2, 0, 1, 3, 4, 5, 6, 7])
     sequence = tokens(1, 8)
-    swapped = logits_of(model, variables, sequence[:, order])
+    swapped = logits_of(model, variables, sequence[:, swap])
     # One layer sees its condition as a set; sums run in another order.
     whole = logits_of(model, variables, sequence)
     assert_allclose(swapped[:, 3:], whole[:, 3:], rtol=0, atol=1e-5 * abs(whole).max())
