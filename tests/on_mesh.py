@@ -54,8 +54,8 @@ CONFIG = tiny_stage.CONFIG | {
 }  # fmt: skip
 
 
-# Every option of the adversary, in two: R1 cannot be had with BatchNorm. And codes that
-# are means of latents, some of which are revived in the step.
+# Every option of the adversary, in two: R1 cannot be had with BatchNorm. Codes that are
+# means of latents, some of which are revived in the step. A prior's orthogonal steps.
 _FORM = {"channels": 8, "layers": 1}
 _MEANS = {"name": "ema", "codebook_size": tiny_stage.CODEBOOK_SIZE, "dim": 4,
           "start_step": 1, "revive_every": tiny_stage.FULL,
@@ -78,6 +78,7 @@ VARIANTS = {
         "model": CONFIG["vqgan"]["model"] | {"quantizer": _MEANS},
         "adversarial_weight": 0.0,
     },
+    "orthogonal": {"optimizer": {"b1": B1, "muon": 2.0}},
 }
 ONE = (1, 1, 1)
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)]

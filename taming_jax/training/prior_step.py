@@ -123,13 +123,25 @@ def read_batch(
 
 
 def make_prior_optimizer(recipe: PriorRecipe) -> optax.GradientTransformation:
-    """AdamW that decays the kernels of linear layers and nothing else (the paper's)."""
-    return make_optimizer(recipe.optimizer, recipe.run.steps, decays=is_kernel)
+    """AdamW that decays the kernels of linear layers and nothing else (the paper's).
+
+    With Muon that is for the kernels of blocks; embeddings and logits have AdamW.
+    """
+    return make_optimizer(
+        recipe.optimizer, recipe.run.steps, decays=is_kernel, matrices=is_in_block
+    )
 
 
 def is_kernel(params: Any) -> Any:
     """True for each kernel of a linear layer; False for embeddings, norms, biases."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def is_in_block(params: Any) -> Any:
+    """True for each kernel of the blocks, [layers, in, out]; False for all else."""
+    return jax.tree.map_with_path(
+        lambda path, _: path[0].key == "blocks" and path[-1].key == "kernel", params
+    )
 
 
 def nll(

@@ -38,7 +38,7 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """AdamW and its schedule. Rates are absolute: nothing multiplies them."""
+    """AdamW, or Muon for matrices, and a schedule. Nothing else multiplies rates."""
 
     learning_rate: float
     b1: float = 0.9
@@ -48,9 +48,11 @@ class Optimizer:
     schedule: Schedule = "constant"
     warmup_steps: int = 0
     final_share: float = 0.0  # of the learning rate, at the end of a cosine
+    muon: float = 0.0  # times the learning rate is that of matrices; 0: AdamW for all
 
     def __post_init__(self):
         require(self, "learning_rate", self.learning_rate > 0, "above 0")
+        require(self, "muon", self.muon >= 0, "at least 0")
         kinds = get_args(Schedule)
         require(self, "schedule", self.schedule in kinds, kinds)
 

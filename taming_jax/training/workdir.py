@@ -23,6 +23,7 @@ from taming_jax import processes
 from taming_jax.files import in_bucket, unanswered, write_json
 from taming_jax.training.lease import leased
 from taming_jax.training.loss_weights import VQGANLoss
+from taming_jax.training.recipe import Optimizer
 
 # What makes a state another state, or a batch another batch. All else may change
 # when a run is continued (it is said aloud, and config.json follows).
@@ -30,12 +31,13 @@ FIXED = ("seed", "data", "{stage}.model", "{stage}.discriminator",
          "{stage}.batch_size", "{stage}.alternating",
          "{stage}.condition", "{stage}.shared_vocabulary", "{stage}.order",
          "{stage}.input", "{stage}.stretch")  # fmt: skip
-# Weights that may change, but not become or leave 0, and what they are if nothing is
-# said: without the first there is no adversary, and LeCAM and R1 remember something.
+# Numbers that may change, but not become or leave 0, and what they are if nothing is
+# said: without the first there is no adversary, LeCAM and R1 remember something, and
+# Muon remembers less than AdamW.
 THERE_OR_NOT = {
     name: getattr(VQGANLoss, name)
     for name in ("adversarial_weight", "lecam_weight", "r1_weight")
-}
+} | {"optimizer.muon": Optimizer.muon}
 # Where the data lie is no part of what they are: their identity is compared.
 PLACES = ("data.train", "data.val")  # and those of their maps
 

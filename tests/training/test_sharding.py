@@ -51,6 +51,17 @@ def test_a_step_with_every_option_of_the_adversary_is_that_of_one_device(variant
 
 
 @pytest.mark.devices(8)
+def test_orthogonal_steps_of_split_matrices_are_those_of_whole_ones():
+    """They need a whole matrix, whose parts lie on four devices."""
+    whole, split = (run("prior", s, variant="orthogonal") for s in (ONE, (2, 2, 2)))
+    before = jax.device_get(first("prior", ONE, "orthogonal")).params["blocks"]
+    for name in ("query", "out", "up", "down"):
+        far = [ran.after.params["blocks"][name]["kernel"] - before[name]["kernel"]
+               for ran in (whole, split)]  # fmt: skip
+        assert_allclose(far[1], far[0], atol=2e-3 * np.abs(far[0]).max())
+
+
+@pytest.mark.devices(8)
 @each_stage
 def test_the_first_state_is_that_of_one_device_and_created_split(name):
     split, whole = first(name, (2, 2, 2)), first(name, ONE)

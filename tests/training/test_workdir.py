@@ -96,6 +96,14 @@ def test_what_the_adversary_remembers_neither_comes_nor_goes(
         begin(tmp_path, changed(key, after))
 
 
+def test_muon_neither_comes_nor_goes_and_may_be_faster(tmp_path):
+    begin(tmp_path, changed("vqgan.optimizer", {"muon": 2.0}))
+    begin(tmp_path, changed("vqgan.optimizer", {"muon": 3.0}))
+    message = r"begun with vqgan.optimizer.muon=3\.0, now it is 0\.0"
+    with pytest.raises(ValueError, match=message):
+        begin(tmp_path)
+
+
 def test_what_is_not_said_is_the_default(tmp_path):
     """0 for LeCAM, 0.8 for the adversary."""
     config = json.loads(json.dumps(CONFIG))
