@@ -70,6 +70,15 @@ def _mlp_width(variant: str, codes: int, classes: int) -> int:
     return 1 + round((PARAMETERS - one) / (two - one))
 
 
+_OPTIMIZER = {
+    "b1": 0.9,
+    "b2": 0.95,
+    "weight_decay": 0.05,
+    "clip": 1.0,
+    "schedule": "cosine",
+    "warmup_steps": 50,
+    "final_share": 0.02,
+}
 MODERN = {
     "shared_vocabulary": False,
     "label_dropout": 0.1,
@@ -91,15 +100,7 @@ MODERN = {
     },
     "sampling": {"temperature": 0.8, "top_p": 0.95, "guidance": 3.0},
     "learning_rate": 1.5e-3,
-    "optimizer": {
-        "b1": 0.9,
-        "b2": 0.95,
-        "weight_decay": 0.05,
-        "clip": 1.0,
-        "schedule": "cosine",
-        "warmup_steps": 50,
-        "final_share": 0.02,
-    },
+    "optimizer": _OPTIMIZER | {"muon": 2.0},
     "ema_decay": 0.99,
     "steps": 1,
     "batch_size": BATCH_SIZE,
@@ -133,6 +134,7 @@ WITHOUT = {
     "no-above": {"model.above": False},
     "no-label-dropout": {"label_dropout": 0.0, "sampling.guidance": 1.0},
     "no-average": {"ema_decay": 0.0},
+    "no-muon": {"optimizer": _OPTIMIZER},
     "constant-rate": {"optimizer.schedule": "constant"},
     "no-warmup": {"optimizer.warmup_steps": 0},
 }

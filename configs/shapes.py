@@ -138,6 +138,7 @@ def _prior() -> dict:
             schedule="cosine",
             warmup_steps=50,
             final_share=0.02,
+            muon=2.0,
         ),
         ema_decay=0.99,
         # run
