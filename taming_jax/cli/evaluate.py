@@ -168,7 +168,8 @@ def _reader(told, train, beside, seed: int):
     if not (needed := asked.to_be_read(told)):
         return None
     maps = {"segmentation", "direct_segmentation"}.intersection(told)
-    regions = told[maps.pop()].channels if maps else len(train.region_names)
+    classes = [told[name].channels for name in maps] or [len(train.region_names)]
+    regions = max(classes)
     reads = [name for name in READS if name in train.example_spec]
     reads = [name for name in reads if regions or name != "segmentation"]
     if missing := needed.difference(reads):

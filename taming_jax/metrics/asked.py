@@ -3,9 +3,11 @@
     what was asked for [B, ...], pictures uint8 [B,S,S,3] --scores--> name -> [B]
 
 What pictures show is read off them by the `Reader`; pictures that were asked for small
-are compared pixel by pixel, at their own size and reduced to what is told.
+are compared pixel by pixel, at their own size and reduced to what is told. Where two
+kinds have figures of one name, they are called by the kinds, too: `points_boxes_found`.
 """
 
+import collections
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,10 +16,11 @@ import numpy as np
 
 from taming_jax.conditions.layouts import relative
 from taming_jax.conditions.table import Condition
+from taming_jax.maps import Input
 from taming_jax.metrics import truth
 from taming_jax.metrics.pixels import psnr
 from taming_jax.metrics.reader import Reader
-from taming_jax.units import to_uint8
+from taming_jax.units import stretched, to_uint8
 
 # With less of a box in a crop nobody can tell what it is of.
 _LEFT = 0.25
@@ -98,6 +101,16 @@ def _compared(told: Mapping[str, Condition]) -> dict[str, tuple[str, Callable]]:
     return {name: ("low_resolution", score) for name, score in figures.items()}
 
 
+def _figures(told) -> dict[str, str]:
+    """Of each kind whose figure is read the name of that figure, no two alike."""
+    own = {name: READ[name][0] for name in told if name in READ}
+    times = collections.Counter(own.values())
+    return {
+        name: figure if times[figure] == 1 else f"{name}_{figure}"
+        for name, figure in own.items()
+    }
+
+
 def to_be_read(told) -> set[str]:
     """What a reader has to read, that such conditions have all their figures."""
     return {READ[name][1] for name in told if name in READ}
@@ -105,7 +118,7 @@ def to_be_read(told) -> set[str]:
 
 def names(told: Mapping[str, Condition], reader: Reader | None) -> list[str]:
     """The figures that there are for such conditions."""
-    read = [READ[name][0] for name in told if name in READ and reader is not None]
+    read = [] if reader is None else _figures(told).values()
     return [*read, *_compared(told)]
 
 
@@ -123,12 +136,14 @@ def scores(
       pictures: uint8 [B,S,S,C].
       reader: None: without what has to be read.
     """
-    measured = {}
-    wanted = [name for name in asked if name in READ and reader is not None]
-    read = reader(pictures) if wanted else {}
-    for name in wanted:
-        figure, what, score = READ[name]
-        measured[figure] = score(asked[name], read[what])
+    measured, figures = {}, {} if reader is None else _figures(told)
+    read = reader(pictures) if figures else {}
+    for name, figure in figures.items():
+        _, what, score = READ[name]
+        # Of depth told from its least to its greatest value no more can be shown.
+        alike = what == "depth" and Input(*told[name].input).stretch
+        found = np.asarray(stretched(read[what])) if alike else read[what]
+        measured[figure] = score(asked[name], found)
     for figure, (name, score) in _compared(told).items():
         measured[figure] = score(asked[name], pictures)
     return measured

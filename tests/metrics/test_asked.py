@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax.conditions.direct import LowResolution
+from taming_jax.conditions.kinds import CodedMap
 from taming_jax.metrics import asked
 from taming_jax.units import to_uint8
 
@@ -27,6 +28,10 @@ PICTURES = np.full((2, 8, 8, 3), 51, np.uint8)
 SMALL = {"low_resolution": LowResolution(side=8)}
 
 
+def depth_kind(stretch=False):
+    return CodedMap(("depth", stretch), 8, 8, stride=1, size=16, channels=1)
+
+
 def test_each_kind_has_its_figure():
     wanted = {
         "segmentation": np.ones((2, 8, 8), int),
@@ -39,7 +44,7 @@ def test_each_kind_has_its_figure():
         "keypoints": np.zeros((2, 1, 1, 3)),
         "low_resolution": np.full((2, 8, 8, 3), -1, np.float32),
     }
-    told = dict.fromkeys(wanted) | SMALL
+    told = dict.fromkeys(wanted) | SMALL | {"depth": depth_kind()}
     found = asked.scores(told, wanted, PICTURES, read)
     assert list(found) == asked.names(told, read)
     assert_allclose(found["iou"], 1)
@@ -50,6 +55,38 @@ def test_each_kind_has_its_figure():
     # 51 of 255 off everywhere: 20 log10(5) dB, reduced or not.
     assert_allclose(found["psnr"], 20 * np.log10(5))
     assert_allclose(found["psnr_of_8x8"], 20 * np.log10(5))
+
+
+def test_depth_that_is_told_stretched_is_compared_with_what_is_read_stretched():
+    """A reader knows depth as examples have it; here without an error."""
+    depth = np.linspace(0.3, 0.8, 64).reshape(1, 8, 8).astype(np.float32)
+    kind = depth_kind(stretch=True)
+    wanted = {"depth": kind.of_batch({"depth": depth})}
+    found = asked.scores(
+        {"depth": kind}, wanted, PICTURES[:1], lambda _: {"depth": depth}
+    )
+    assert_allclose(found["depth_error"], 0, atol=1e-6)
+    # The other way round each place is off by twice how far it is from the middle.
+    found = asked.scores(
+        {"depth": kind}, wanted, PICTURES[:1], lambda _: {"depth": depth[:, ::-1, ::-1]}
+    )
+    error = np.abs(np.linspace(-1, 1, 64)).mean()
+    assert_allclose(found["depth_error"], error, rtol=1e-5)
+
+
+def test_figures_of_one_name_are_called_by_their_kinds_too():
+    """Of either kind it is its own: here one asks for what is there, the other not."""
+    maps = np.ones((2, 8, 8), int)
+    wanted = {"segmentation": maps, "direct_segmentation": 2 * maps}
+    wanted["edges"] = np.ones((2, 8, 8, 1), np.float32)
+    told = dict.fromkeys(wanted)
+    found = asked.scores(told, wanted, PICTURES, read)
+    assert list(found) == asked.names(told, read)
+    assert set(found) == {
+        "segmentation_iou", "direct_segmentation_iou", "edge_f_score"
+    }  # fmt: skip
+    assert_allclose(found["segmentation_iou"], 1)
+    assert_allclose(found["direct_segmentation_iou"], 0)
 
 
 def test_without_a_reader_there_is_what_needs_none():
