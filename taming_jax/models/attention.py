@@ -87,7 +87,8 @@ class Block(nn.Module):
 
     def combine(self, x, q, k, v, mask, *, train: bool) -> jax.Array:
         """x [B,T,D], q [B,N,T,E], k and v [B,G,S,E], mask [T,S] or None -> [B,T,D]."""
-        mix = attend_fused if self.fused and mask is None and fuses(q) else attend
+        fused = self.fused and mask is None and fuses(q, k, v)
+        mix = attend_fused if fused else attend
         seen = mix(q, k, v, mask).swapaxes(1, 2).reshape(x.shape)
         x = x + self.drop(self.out(seen), deterministic=not train)
         activation, gated = MLPS[self.mlp]
@@ -126,19 +127,26 @@ def attend_fused(q, k, v, mask=None) -> jax.Array:
     return mixed.swapaxes(1, 2)
 
 
-def fuses(q) -> bool:
-    """Whether there is a fused kernel for queries [B,N,T,E] of this kind, here.
+def fuses(q, k, v) -> bool:
+    """Whether there is a fused kernel for such arrays, here; known while tracing.
 
     It takes half precision, heads of up to 128 in steps of 8, and Ampere or newer.
+    Whether cuDNN is there, and new enough for the device, jax says by raising.
     """
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    return half and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and _is_ampere()
+    half, width = q.dtype in (jnp.bfloat16, jnp.float16), q.shape[-1]
+    if not half or width % 8 or width > 128 or not _is_ampere():
+        return False
+    try:
+        jax.eval_shape(attend_fused, q, k, v)
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
 
 
 def _is_ampere() -> bool:
-    device = jax.devices()[0]
-    capability = getattr(device, "compute_capability", None)  # "9.0"
-    return device.platform == "gpu" and bool(capability) and float(capability) >= 8.0
+    capability = getattr(jax.devices()[0], "compute_capability", "")
+    generation = str(capability).partition(".")[0]  # "9.0"; of ROCm's devices "gfx90a"
+    return generation.isdigit() and int(generation) >= 8
 
 
 class Rotation(NamedTuple):

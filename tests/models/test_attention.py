@@ -1,4 +1,5 @@
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -94,25 +95,77 @@ def test_the_fused_kernel_is_asked_for_what_the_plain_one_does(monkeypatch, grou
     assert asked == ["cudnn"]
 
 
+HOPPER = SimpleNamespace(compute_capability="9.0")
+
+
+def arrays(dtype="bfloat16", width=64):
+    """Queries, keys and values of two places."""
+    return (jnp.ones((1, 1, 2, width), dtype),) * 3
+
+
 @pytest.mark.parametrize(
-    ("dtype", "width", "there", "fuses"),
+    ("dtype", "width", "fuses"),
     [
-        ("bfloat16", 64, True, True),
-        ("bfloat16", 64, False, False),
-        ("float32", 64, True, False),
-        ("bfloat16", 60, True, False),
-        ("bfloat16", 136, True, False),
+        ("bfloat16", 64, True),
+        ("float16", 128, True),
+        ("float32", 64, False),
+        ("bfloat16", 60, False),
+        ("bfloat16", 136, False),
     ],
 )
-def test_attention_is_fused_where_there_is_a_kernel_for_it(
-    monkeypatch, dtype, width, there, fuses
-):
-    monkeypatch.setattr(attention, "_is_ampere", lambda: there)
-    assert attention.fuses(jnp.zeros((1, 1, 2, width), dtype)) == fuses
+def test_attention_is_fused_where_the_kernel_takes_it(monkeypatch, dtype, width, fuses):
+    monkeypatch.setattr(jax, "devices", lambda: [HOPPER])
+    monkeypatch.setattr(attention, "attend_fused", attend)
+    assert attention.fuses(*arrays(dtype, width)) == fuses
+
+
+@pytest.mark.parametrize(
+    ("device", "fuses"),
+    [
+        (SimpleNamespace(), False),
+        (SimpleNamespace(compute_capability=None), False),
+        (SimpleNamespace(compute_capability="7.5"), False),
+        (SimpleNamespace(compute_capability="8.0"), True),
+        (SimpleNamespace(compute_capability="12.1"), True),
+        (SimpleNamespace(compute_capability="gfx90a"), False),
+    ],
+)
+def test_attention_is_fused_on_devices_that_can(monkeypatch, device, fuses):
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    monkeypatch.setattr(attention, "attend_fused", attend)
+    assert attention.fuses(*arrays()) == fuses
+
+
+@pytest.mark.parametrize("reason", [RuntimeError, NotImplementedError])
+def test_attention_is_plain_where_the_kernel_is_not_to_be_had(monkeypatch, reason):
+    """As jax raises where there is no cuDNN, and where it is too old."""
+
+    def missing(q, k, v):
+        raise reason
+
+    monkeypatch.setattr(jax, "devices", lambda: [HOPPER])
+    monkeypatch.setattr(attention, "attend_fused", missing)
+    block = Block(width=64, heads=1, dtype=jnp.bfloat16)
+    variables = jax.jit(init_of(block))(jax.random.key(0))
+    parts = *arrays(), None
+    mixed = jax.jit(partial(block.apply, train=False, method="combine"))(
+        variables, jnp.ones((1, 2, 64), jnp.bfloat16), *parts
+    )
+    assert mixed.shape == (1, 2, 64)
+
+
+def test_a_mask_is_not_for_the_kernel(monkeypatch):
+    monkeypatch.setattr(attention, "fuses", lambda q, k, v: True)
+    monkeypatch.setattr(attention, "attend_fused", None)  # not to be called
+    block = Block(width=64, heads=1)
+    variables = jax.jit(init_of(block))(jax.random.key(0))
+    mask = jnp.ones((2, 2), bool)
+    x = jnp.ones((1, 2, 64))
+    assert block.apply(variables, x, None, mask, train=False).shape == x.shape
 
 
 def test_this_processor_has_no_fused_kernel():
-    assert not attention.fuses(jnp.zeros((1, 1, 2, 64), jnp.bfloat16))
+    assert not attention.fuses(*arrays())
 
 
 def test_equal_keys_are_averaged():
