@@ -6,22 +6,20 @@ One file is one condition. A map is a picture, as `reconstruct` reads and writes
 so is a small picture; objects and keypoints are JSON with the entries of an example:
 {"boxes": [[x0, y0, x1, y1], ...], "box_classes": [3, ...]} or {"keypoints": ...}; a
 prior that is told crops reads "crop": [x0, y0, x1, y1], too, without which all is seen.
+All files are read and checked before anything is drawn.
 """
 
-import json
 from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
-from taming_jax.cli import sizes
+from taming_jax.cli.condition_files import read_entries, read_maps
 from taming_jax.conditions.coordinates import coordinates
+from taming_jax.conditions.direct import Coordinates
 from taming_jax.conditions.direct_maps import DirectMap
 from taming_jax.conditions.kinds import CodedMap
-
-# What a file need not have.
-WITHOUT = {"crop": (0.0, 0.0, 1.0, 1.0)}
+from taming_jax.windows import Windows
 
 
 def asked_for(
@@ -30,6 +28,7 @@ def asked_for(
     prior,
     *,
     shape: tuple[int, int] | None = None,
+    windows: Windows | None = None,
     pictures: int = 1,
 ) -> Any:
     """What is drawn: labels int32 [G], or a dict by conditions of [G, ...].
@@ -41,28 +40,30 @@ def asked_for(
       condition: the files of --condition.
       prior: who is told.
       shape: (h, w) of the codes; maps are read as large; None: the prior's own.
+      windows: by which they are drawn; None: at once.
       pictures: how many there are to be completed, one after the other. Each is asked
         for all labels; it goes with the file in its place, or all with the only one.
 
     Raises:
-      ValueError: for what this prior is not told, or what cannot be read.
+      ValueError: for what this prior is not or cannot be told, or what cannot be read;
+        it names the file.
     """
     size = tuple(side * prior.tokenizer().stride for side in shape or prior.grid)
     kinds = dict(prior.vocabulary.told)
+    as_tokens = prior.config["prior"].get("condition") == "tokens"
     if not kinds and classes != "all":
-        raise ValueError(
-            f"--classes {classes}: this prior is unconditional, leave it out"
-        )
+        told = f"told {prior.told}" if as_tokens else "unconditional"
+        raise ValueError(f"--classes {classes}: this prior is {told}, leave it out")
     labels = _labels(classes, kinds.pop("label", None))
-    if not kinds and condition is not None and prior.condition_vqgan is not None:
-        maps = _read_maps(condition, prior.condition_vqgan.input, size)
-        return {prior.told: maps[_rows(len(maps), pictures)]}
+    if as_tokens:
+        told = _published(condition, prior, size)
+        return {prior.told: told[_rows(len(told), pictures)]}
     if not kinds:
         if condition is not None:
-            from taming_jax.pretrained.told_by import missing
-
-            reason = f"this prior is told {prior.told}, leave it out"
-            raise ValueError(f"--condition {condition}: {missing(prior) or reason}")
+            told = "unconditional" if labels is None else "told classes"
+            raise ValueError(
+                f"--condition {condition}: this prior is {told}, leave it out"
+            )
         each = np.zeros(1, np.int32) if labels is None else labels
         return np.tile(each, pictures)
     whole = list(kinds) == ["coordinates"]  # needs no file
@@ -73,7 +74,7 @@ def asked_for(
             + ("give --condition FILE|DIR" if len(kinds) == 1 else "use load_prior")
         )
     ((name, kind),) = kinds.items()
-    asked = _read(condition, name, kind, size)
+    asked = _read(condition, name, kind, size, windows)
     rows = _rows(len(jax.tree.leaves(asked)[0]), pictures)
     rows = rows.repeat(1 if labels is None else len(labels))
     picked = jax.tree.map(lambda part: part[rows], asked)
@@ -109,119 +110,52 @@ def _labels(classes: str, kind):
     return np.asarray(asked, np.int32)
 
 
-def _read(condition: str | None, name: str, kind, size: tuple[int, int]) -> Any:
+def _published(condition: str | None, prior, size: tuple[int, int]) -> np.ndarray:
+    """What a published prior that is told tokens is told, [files, ...].
+
+    Maps, where their tokenizer came along; coordinates are those of a whole picture.
+
+    Raises:
+      ValueError: for what no file can say; it says where that goes.
+    """
+    from taming_jax.pretrained.told_by import missing
+
+    tokenizer, steps = prior.condition_vqgan, prior.about.get("steps")
+    if tokenizer is not None and condition is not None:
+        return read_maps(
+            condition, tokenizer.input, size, tokenizer.module.image_channels
+        )
+    if steps and condition is None:
+        kind = Coordinates(size[0], prior.tokenizer().stride, steps, one=False)
+        told = kind.tokens(coordinates(*size)[None])
+        return np.asarray(told).reshape(1, *(side // kind.stride for side in size))
+    if tokenizer is not None:
+        raise ValueError(f"this prior is told {prior.told}: give --condition FILE|DIR")
+    reason = missing(prior) or (
+        f"this prior is told {prior.told} as tokens, which no file has: give them to "
+        "load_prior(...).sample(key, tokens), see docs/priors.md"
+        + ("; without --condition they are those of a whole picture" if steps else "")
+    )
+    raise ValueError(f"--condition {condition}: {reason}" if condition else reason)
+
+
+def _read(
+    condition: str | None,
+    name: str,
+    kind,
+    size: tuple[int, int],
+    windows: Windows | None,
+) -> Any:
     """The files of --condition -> what the kind is told, [files, ...]."""
     from taming_jax.maps import Input
 
     if condition is None:
         return coordinates(*size)[None]
-    if name == "low_resolution" or isinstance(kind, CodedMap | DirectMap):
-        given = Input() if name == "low_resolution" else Input(*kind.input)
-        return _read_maps(condition, given, size)
-    place = epath.Path(condition).expanduser()
-    paths = sorted(place.glob("*.json")) if place.is_dir() else [place]
-    if not paths or not all(path.exists() for path in paths):
-        raise ValueError(f"--condition {condition}: there is no .json of {name}")
-    found = [_entries(path, _forms(name, kind, size)) for path in paths]
-    most = max(len(next(iter(entries.values()))) for entries in found)
-    stacked = {
-        entry: np.stack([_filled(entries[entry], most, entry) for entries in found])
-        for entry in found[0]
-    }
-    return stacked if len(stacked) > 1 else stacked.popitem()[1]
-
-
-def _read_maps(condition: str, given, size: tuple[int, int]) -> np.ndarray:
-    """Pictures or maps, as large as what is drawn, as they are told.
-
-    Raises:
-      ValueError: for what cannot be read, and for a file of other proportions.
-    """
-    from taming_jax.data import list_images
-
-    read = []
-    for path in list_images(condition):
-        read.append(sizes.read(path, size, given.kind))
-        _check_proportions(path, size)
-    return np.asarray(given.read(np.stack(read)))
-
-
-def _check_proportions(path, size: tuple[int, int]) -> None:
-    """Raises ValueError for a file that is not as wide for its height as H x W."""
-    from taming_jax.data.decoding import upright_size
-
-    (width, height), (down, across) = upright_size(epath.Path(path).read_bytes()), size
-    # One is the other in another size if its sides are off by less than a pixel.
-    off = abs(height * across / down - width), abs(width * down / across - height)
-    if min(off) >= 1:
-        raise ValueError(
-            f"{path} has {height} x {width} pixels and what is drawn for it {down} x "
-            f"{across}: a condition is as wide for its height as the picture; cut it, "
-            "or give --height and --width"
-        )
-
-
-def _forms(name: str, kind, size: tuple[int, int]) -> dict[str, tuple]:
-    """What a file of the condition has, by entry: the shape, "N" for any number."""
-    if name == "coordinates":
-        return {name: size}
-    if name == "keypoints":
-        return {name: ("N", kind.points, 3)}
-    crop = {"crop": (4,)} if kind.crop else {}
-    return {"boxes": ("N", 4), "box_classes": ("N",), **crop}
-
-
-def _entries(path, forms: dict[str, tuple]) -> dict[str, np.ndarray]:
-    """Of a file each entry as an array of such a form, all of as many objects."""
-    try:
-        given = json.loads(path.read_text())
-        found = {entry: np.asarray({**WITHOUT, **given}[entry]) for entry in forms}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): give JSON with {', '.join(forms)}"
-        ) from error
-    if "crop" in given and "crop" not in forms:
-        raise ValueError(
-            f"{path} has a crop, and this prior is told of none: give what lies in the "
-            "picture that is drawn, and leave it out"
-        )
-    for entry, form in forms.items():
-        whole = entry == "box_classes"
-        if found[entry].shape == (0,) and "N" in form:  # none, whatever one would be
-            sides = [side for side in form if side != "N"]
-            found[entry] = np.zeros((0, *sides), int if whole else float)
-        _check_form(path, entry, found[entry], form, np.integer if whole else np.number)
-    counts = {
-        entry: len(values) for entry, values in found.items() if "N" in forms[entry]
-    }
-    if len(set(counts.values())) > 1:
-        said = ", ".join(f"{count} {entry}" for entry, count in counts.items())
-        raise ValueError(f"{path} has {said}: give one of each for every object")
-    return found
-
-
-def _check_form(path, entry: str, values: np.ndarray, form: tuple, kind) -> None:
-    """Raises ValueError for what are not numbers of such a form."""
-    fits = len(form) == values.ndim and all(
-        wanted in ("N", side) for wanted, side in zip(form, values.shape, strict=True)
-    )
-    if not fits or not np.issubdtype(values.dtype, kind):
-        what = "whole numbers" if kind is np.integer else "numbers"
-        wanted = ", ".join(map(str, form))
-        found = " x ".join(map(str, values.shape)) or "one"
-        raise ValueError(
-            f"{path}: {entry} are {what} [{wanted}], and these are {found} of type "
-            f"{values.dtype}"
-        )
-
-
-def _filled(entry: np.ndarray, length: int, name: str) -> np.ndarray:
-    """As many objects in every file: those that are missing are none."""
-    if name in WITHOUT:
-        return entry
-    wider = [(0, length - len(entry))] + [(0, 0)] * (entry.ndim - 1)
-    nothing = -1 if name == "box_classes" else 0
-    return np.pad(entry, wider, constant_values=nothing)
+    if name == "low_resolution":
+        return read_maps(condition, Input(), size)
+    if isinstance(kind, CodedMap | DirectMap):
+        return read_maps(condition, Input(*kind.input), size, kind.channels)
+    return read_entries(condition, name, kind, size, windows)
 
 
 def numbers(text: str, flag: str, kind) -> list:

@@ -141,16 +141,21 @@ def _wanted(args: argparse.Namespace, prior, each: int) -> _Wanted:
     from taming_jax.cli.conditions import asked_for
 
     shape = sizes.grid_of(args, prior)
+    drawn = {"shape": shape, **sizes.window_of(args)}
     given = completion.given(args.given, args.keep, prior, shape)
     pictures = len(given.codes) if given else 1
     asked = asked_for(
-        args.classes, args.condition, prior, shape=shape, pictures=pictures
+        args.classes,
+        args.condition,
+        prior,
+        shape=shape,
+        windows=sizes.sliding(prior, drawn),
+        pictures=pictures,
     )
     judge = accepting.judge_of(args, prior) if args.accept < 1 else None
     said = {name: getattr(args, name) for name in [*SETTINGS, "guidance_schedule"]}
     settings = {name: value for name, value in said.items() if value is not None}
-    settings |= {"shape": shape, **sizes.window_of(args)}
-    return _Wanted(asked, each, given, judge, settings)
+    return _Wanted(asked, each, given, judge, settings | drawn)
 
 
 def _draw(

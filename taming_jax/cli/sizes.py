@@ -61,15 +61,20 @@ def in_effect(prior, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: for windows that the prior does not have.
     """
-    from taming_jax.pretrained import windowed
-
-    window, stride, center = (settings.get(name) for name in _WINDOW)
-    windows = windowed.asked(prior, settings["shape"], window, stride or 1, center)
+    windows = sliding(prior, settings)
     others = {name: settings[name] for name in settings if name not in _WINDOW}
     if windows is None:
         return {**others, "windows": None}
     found = {"window": windows.window, "stride": windows.stride}
     return {**others, "windows": {**found, "center": windows.before}}
+
+
+def sliding(prior, settings: Mapping[str, Any]):
+    """The `Windows` that come of such keywords; None where none slide."""
+    from taming_jax.pretrained import windowed
+
+    window, stride, center = (settings.get(name) for name in _WINDOW)
+    return windowed.asked(prior, settings["shape"], window, stride or 1, center)
 
 
 def grid_of(args: argparse.Namespace, prior) -> tuple[int, int]:

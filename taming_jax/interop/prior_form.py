@@ -89,6 +89,7 @@ class Prior:
                 "side": self.side,
                 "fingerprint": fingerprints.get(self.told_by),
                 "null_label": self.form == "llamagen",
+                **({"steps": self.steps} if self.steps else {}),
             },
             "any_grid": self.any_grid,
         }

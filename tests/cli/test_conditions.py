@@ -16,24 +16,33 @@ from taming_jax.conditions.objects import Boxes, Keypoints
 from taming_jax.data import read_square
 from taming_jax.maps import Input
 from taming_jax.units import from_uint8
+from taming_jax.windows import Windows
 
 SIDE, STRIDE = 16, 4
 BOXES = Boxes(("disc", "star"), objects=4)
 KEYPOINTS = Keypoints(objects=4, points=2)
 
 
-def prior_of(**told):
-    """As much of a prior as reading what it is told takes."""
+def prior_of(published="", given=None, about=types.MappingProxyType({}), **told):
+    """As much of a prior as reading what it is told takes.
+
+    published: what a published one is told, as tokens; given: by a tokenizer of these.
+    """
+    module = types.SimpleNamespace(image_channels=3)
+    tokenizer = types.SimpleNamespace(input=given, module=module)
     return types.SimpleNamespace(
         vocabulary=types.SimpleNamespace(told=told),
-        condition_vqgan=types.SimpleNamespace(input=Input()),
+        condition_vqgan=tokenizer if given else None,
         tokenizer=lambda: types.SimpleNamespace(stride=STRIDE),
-        told="picture",
+        told=published,
+        about=about,
+        config={"prior": {"condition": "tokens" if published else "none"}},
+        directory="runs/own",
         grid=(4, 4),
     )
 
 
-TOLD_PICTURES = prior_of()  # a published one
+TOLD_PICTURES = prior_of("picture", Input())
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +85,22 @@ def test_a_map_of_another_size_is_told_by_its_nearest_pixels(tmp_path):
     prior = prior_of(segmentation=kind)
     asked = asked_for("all", tmp_path / "map.png", prior, shape=(2, 4))
     assert_array_equal(asked["segmentation"][0], whole[1::3, 1::3])
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        prior_of(segmentation=DirectMap(("segmentation", False), SIDE, 4, levels=4)),
+        prior_of("segmentation", Input("segmentation")),  # of 3 classes
+    ],
+)
+def test_of_many_class_maps_the_one_with_other_classes_is_named(tmp_path, prior):
+    for name in "abz":
+        class_map(tmp_path / f"{name}.png", 16, 16)
+    for name in "ab":
+        Image.new("L", (16, 16)).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match=r"z\.png: .* below [34]; .* from 0 to 4"):
+        asked_for("all", tmp_path, prior)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 8)])
@@ -199,8 +224,83 @@ def test_objects_that_cannot_be_are_refused(tmp_path, given, message):
         asked_for("all", place, prior_of(boxes=BOXES))
 
 
+def write(place, **files):
+    for name, given in files.items():
+        (place / f"{name}.json").write_text(json.dumps(given))
+
+
+OUTSIDE = {"boxes": [[0.1, 0.1, 0.5, 1.5]], "box_classes": [0]}
+MANY = {"boxes": [[0, 0, 1, 1]] * 5, "box_classes": [0] * 5}
+LOW, HIGH = ({"coordinates": np.full((SIDE, SIDE), end).tolist()} for end in (0, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong", "message"),
+    [
+        ({"boxes": BOXES}, ONE, OUTSIDE, "are relative to the picture"),
+        ({"boxes": BOXES}, ONE, MANY, "5 objects in a picture, and .* told 4"),
+        (
+            {"boxes": CROPPED},
+            ONE,
+            ONE | {"crop": [0.5, 0, 0.25, 1]},
+            "crop",
+        ),
+        (
+            {"keypoints": KEYPOINTS},
+            {"keypoints": [[[0.5, 0.5, 1]] * 2]},
+            {"keypoints": [[[0.5, 1.5, 1]] * 2]},
+            "in sight reach from 0.5 to 1.5",
+        ),
+        ({"coordinates": Coordinates(SIDE, STRIDE)}, LOW, HIGH, "from 1.5 to 1.5"),
+    ],
+)
+def test_of_many_files_the_one_that_is_wrong_is_named(
+    tmp_path, kind, right, wrong, message
+):
+    write(tmp_path, a=right, b=right, z=wrong)
+    with pytest.raises(ValueError, match=rf"z\.json: .*{message}"):
+        asked_for("all", tmp_path, prior_of(**kind))
+
+
+def test_windows_are_told_of_more_objects_than_there_are_places_for(tmp_path):
+    write(tmp_path, a=ONE, b=MANY, z=OUTSIDE)
+    how = {"shape": (8, 8), "windows": Windows((8, 8), (4, 4))}
+    prior = prior_of(boxes=BOXES)
+    with pytest.raises(ValueError, match=r"z\.json: "):
+        asked_for("all", tmp_path, prior, **how)
+    (tmp_path / "z.json").unlink()
+    assert asked_for("all", tmp_path, prior, **how)["boxes"]["boxes"].shape == (2, 5, 4)
+
+
 @pytest.mark.parametrize("given", [3, "a", None, [[0, 0, 1]], [[[0, 0]]], {"a": 1}])
 def test_keypoints_that_cannot_be_are_refused(tmp_path, given):
     (tmp_path / "asked.json").write_text(json.dumps({"keypoints": given}))
     with pytest.raises(ValueError, match=r"keypoints are numbers \[N, 2, 3\], and"):
         asked_for("all", tmp_path / "asked.json", prior_of(keypoints=KEYPOINTS))
+
+
+# Published priors, which are told tokens
+
+
+@pytest.mark.parametrize("condition", [None, "a.json"])
+def test_what_no_file_says_goes_in_by_load_prior(condition):
+    with pytest.raises(
+        ValueError, match=r"objects_bbox as tokens.* load_prior\(...\).s"
+    ):
+        asked_for("all", condition, prior_of("objects_bbox"))
+
+
+def test_coordinates_that_a_published_prior_is_told_are_those_of_a_whole_picture():
+    """What comes before the pixels of a place, on average, in 64 steps."""
+    prior = prior_of("coord", about={"steps": 64})
+    asked = asked_for("all", None, prior, shape=(8, 4))["coord"]
+    across, down = np.arange(4) * STRIDE + 1.5, np.arange(8) * STRIDE + 1.5
+    shares = (down[:, None] * SIDE + across) / (32 * SIDE)
+    assert_array_equal(asked, np.round(64 * shares)[None])
+    with pytest.raises(ValueError, match=r"without --condition they are those of a wh"):
+        asked_for("all", "a.json", prior)
+
+
+def test_a_map_that_a_published_prior_is_told_has_to_be_given():
+    with pytest.raises(ValueError, match=r"is told depth: give --condition FILE\|DIR"):
+        asked_for("all", None, prior_of("depth", Input("depth")))

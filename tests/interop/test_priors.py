@@ -125,6 +125,25 @@ def test_sample_asks_it_by_maps_in_files(depth, tmp_path):
         assert_array_equal(arrays["arr_0"], expected.repeat(2, 0))
 
 
+def test_sample_asks_for_whole_pictures_where_coordinates_are_told(tmp_path):
+    """Golden 09's, as if 4 x 4 coordinates in 16 steps were told before 4 x 4 codes."""
+    params = CLASSES.config["params"]["first_stage_config"]["params"]
+    small = params | {"ddconfig": params["ddconfig"] | {"resolution": 8}}
+    vqgan = CLASSES.config["params"]["first_stage_config"] | {"params": small}
+    stage = {"target": "CoordStage", "params": {"n_embed": 16, "down_factor": 2}}
+    changes = {"cond_stage_key": "coord", "cond_stage_config": stage}
+    prior = class_conditional(tmp_path, first_stage_config=vqgan, **changes)
+    flags = ["--model", str(tmp_path / "out"), "--output", str(tmp_path / "drawn")]
+    assert cli.main(["sample", *flags, "--count", "2", "--top_k", "1"]) == 0
+    # The place at row r and column c begins 2 (8 r + c) pixels after the first one,
+    # and its own four are on average 4.5 of 64 further on.
+    before = 2 * (8 * np.arange(4)[:, None] + np.arange(4)) + 4.5
+    told = np.round(16 * before / 64).astype(np.int32)
+    expected = to_uint8(prior.generate(KEY, told.reshape(1, 16), greedy=True))
+    with np.load(tmp_path / "drawn" / "samples.npz") as arrays:
+        assert_array_equal(arrays["arr_0"], expected.repeat(2, 0))
+
+
 def test_it_says_what_it_is_told(depth):
     assert depth.told == "depth"
     record = stored.read_record(depth.directory, "prior")
@@ -243,7 +262,10 @@ def test_training_begins_with_these_weights(request, name):
     vocabulary = make_vocabulary(recipe, prior.vocabulary.codes, prior.class_names)
     model = make_transformer(recipe.model, vocabulary, prior.grid, recipe.order)
     state = jax.eval_shape(make_init(recipe, model), jax.random.key(0))
-    check_start(recipe.init_from, state.params, "prior")
+    known = stored.read_record(prior.directory, "prior")["facts"]
+    facts = {key: known[key] for key in ("codes", "grid", "class_names", "tokenizer")}
+    settings = {"recipe": recipe, "facts": facts}
+    check_start(recipe.init_from, state.params, "prior", settings)
 
 
 def card_beside(prior):
