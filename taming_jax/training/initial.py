@@ -3,18 +3,15 @@
 path --stored--> averaged weights, codebook's statistics, discriminator --> state
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from taming_jax import processes, stored
-from taming_jax.models.positions import resized
 from taming_jax.models.quantizers import kind_of
-from taming_jax.orders import Order, make_order
+from taming_jax.training.initial_prior import fitted
 from taming_jax.training.state import MEMORY, Adversary, TrainState
 
 
@@ -35,8 +32,8 @@ def start_from(
       path: of a run, an exported or a converted model, as `stored.find` takes it.
       state: at step 0.
       stage: whose weights they are.
-      settings: of a tokenizer, the fields that it is built from; of a prior, the `grid`
-        and the `order` of its codes.
+      settings: of a tokenizer, the fields that it is built from; of a prior, keywords
+        of `initial_prior.fitted`. None: shapes alone are compared.
 
     Raises:
       ValueError: if there are no weights, or they are another model's.
@@ -72,10 +69,8 @@ def _read(path, params, stage, settings) -> stored.Stored:
     model = stored.read(path, stored.stage_at(path, stage))
     if settings is not None and model.stage in stored.TOKENIZERS:
         _check_quantizer(path, model.config[model.stage]["model"], settings)
-    if model.stage == "prior":
-        model = _with_labels(model, params)
-        if settings is not None:
-            model = _at_grid(model, params, **settings)
+    elif settings is not None:
+        model = fitted(path, model, params, **settings)
     theirs, ours = _shapes(model.variables["params"]), _shapes(params)
     odd = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
     if odd:
@@ -94,65 +89,6 @@ def _check_quantizer(path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -
             f"init_from={path} has another quantizer: {there}, and here it is {here}; "
             "set model.quantizer as it is there, or start without init_from"
         )
-
-
-# Of a prior's parameters those that have one row for each token, and on which axis.
-_BY_TOKEN = (("embedding", 0), ("embedding_above", 0), ("head/kernel", 1))
-
-
-def _with_labels(model: stored.Stored, like: Any) -> stored.Stored:
-    """A prior for other classes: what it knows of codes is kept, and of as many labels.
-
-    A label that it does not have begins as that of no class.
-    """
-    codes = model.record["facts"]["codes"]
-    flat = flatten_dict(model.variables["params"], sep="/")
-    wanted = flatten_dict(like, sep="/")
-    if model.config["prior"].get("shared_vocabulary"):
-        return model
-    for name, axis in _BY_TOKEN:
-        if name not in flat or name not in wanted:
-            continue
-        rows = np.moveaxis(np.asarray(flat[name]), axis, 0)
-        count = wanted[name].shape[axis]
-        if count == len(rows) or min(count, len(rows)) <= codes:
-            continue
-        labels, nothing = rows[codes:-1], rows[-1:]
-        kept = labels[: count - codes - 1]
-        spare = np.repeat(nothing, count - codes - len(kept), axis=0)
-        rows = np.concatenate([rows[:codes], kept, spare])
-        flat[name] = np.moveaxis(rows, 0, axis)
-    variables = {**model.variables, "params": unflatten_dict(flat, sep="/")}
-    return dataclasses.replace(model, variables=variables)
-
-
-def _at_grid(
-    model: stored.Stored, like: Any, grid: Sequence[int], order: Order
-) -> stored.Stored:
-    """A prior for another grid of codes, or order: its learned positions, interpolated.
-
-    Where there are more than its grid has, as in the original's that draw any grid,
-    they are kept as they are if the new prior has as many.
-    """
-    facts, section = model.record["facts"], model.config["prior"]
-    old, new = tuple(facts["grid"]), tuple(grid)
-    flat, wanted = (flatten_dict(t, sep="/") for t in (model.variables["params"], like))
-    old_order = make_order(section.get("order", "raster"), old)
-    new_order = make_order(order, new)
-    if old == new and (old_order == new_order).all():
-        return model
-    told = facts.get("condition", {}).get("length", 1)
-    for name, condition in (("positions", told), ("target_positions", 0)):
-        if name not in flat or name not in wanted:
-            continue
-        rows = wanted[name].shape[0]
-        if facts.get("any_grid") and rows == flat[name].shape[0]:
-            continue
-        first, image = np.split(np.asarray(flat[name]), [condition])
-        image = resized(image[: old[0] * old[1]], old, new, old_order, new_order)
-        flat[name] = np.concatenate([first, np.asarray(image)])[:rows]
-    variables = {**model.variables, "params": unflatten_dict(flat, sep="/")}
-    return dataclasses.replace(model, variables=variables)
 
 
 def _adversary(path: str, new: Adversary, stage: str) -> Adversary:

@@ -87,9 +87,17 @@ def make_prior_stage(
     )
     reads = _reads(vocabulary, from_codes)
     model = make_transformer(recipe.model, vocabulary, grid, recipe.order)
+    _check_unmasked(model)
     meshes.check_heads(model.kv_heads or model.heads, mesh)
     gathering = at_use(model, mesh)
 
+    facts = {
+        "tokenizer": {"fingerprint": tokenizer.fingerprint},
+        "grid": list(grid),
+        "codes": vocabulary.codes,
+        "class_names": list(class_names) if vocabulary.classes else [],
+        **_facts_of_conditions(vocabulary, condition),
+    }
     key = jax.random.key(config["seed"])
     init = make_init(recipe, model)
     abstract = jax.eval_shape(init, key)
@@ -124,7 +132,7 @@ def make_prior_stage(
             recipe.init_from,
             jit(init, out_shardings=shardings)(key),
             "prior",
-            {"grid": grid, "order": recipe.order},
+            {"recipe": recipe, "facts": facts},
         ),
         step=lambda state, batch: step(state, batch, variables),
         evaluate=lambda state, batch: evaluate(state, batch, variables),
@@ -133,13 +141,7 @@ def make_prior_stage(
         ),
         preview=make_preview(tokenizer, draw),
         check=functools.partial(check_classes, vocabulary.told),
-        facts={
-            "tokenizer": {"fingerprint": tokenizer.fingerprint},
-            "grid": list(grid),
-            "codes": vocabulary.codes,
-            "class_names": list(class_names) if vocabulary.classes else [],
-            **_facts_of_conditions(vocabulary, condition),
-        },
+        facts=facts,
     )
 
 
@@ -210,6 +212,16 @@ def make_transformer(
             "accordingly, or leave them out"
         )
     return model
+
+
+def _check_unmasked(model: Transformer) -> None:
+    """Raises ValueError where codes are shown that should be guessed."""
+    if model.unmasked > model.prefix:
+        raise ValueError(
+            f"prior.model.unmasked={model.unmasked} with {model.prefix} condition "
+            "tokens: the first codes would see those that they should guess; set it "
+            f"to {model.prefix} at most"
+        )
 
 
 def make_init(

@@ -76,8 +76,8 @@ def run(config: Mapping[str, Any], stage_name: str, directory: str | PurePath) -
     if beginning and not (stage_dir / "config.json").exists():
         settings = config[stage_name].get("model")
         if stage_name == "prior":
-            order = config["prior"].get("order", "raster")
-            settings = {"grid": stage.facts["grid"], "order": order}
+            known = recipe.PriorRecipe.from_config(config["prior"])
+            settings = {"recipe": known, "facts": stage.facts}
         check_start(beginning, stage.abstract.params, stage.name, settings)
     with contextlib.ExitStack() as held:
         held.enter_context(workdir.storage_explained(stage_dir))

@@ -18,7 +18,11 @@ from taming_jax.units import from_uint8, to_uint8
 RUN = {"log_every": 2, "image_every": 2, "eval_every": 2, "checkpoint_every": 2}
 CONFIG = {
     **tiny_run.CONFIG,
-    "prior": {**tiny_run.PRIOR, **RUN},
+    "prior": {
+        **tiny_run.PRIOR,
+        **RUN,
+        "model": {**tiny_run.PRIOR["model"], "unmasked": 0},
+    },
     "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
 }
 
@@ -130,6 +134,20 @@ def test_codes_of_another_tokenizer_are_refused(card, capsys, tmp_path):
     assert not (other / "prior").exists()
 
 
+def test_it_does_not_begin_with_a_prior_of_another_tokenizer(
+    card, workdir, capsys, tmp_path
+):
+    """Of as many codes: its parameters have the same shapes."""
+    other = tiny_run.write_run(tmp_path / "other", psnr={9: 20.0})
+    begun = tmp_path / "begun.py"
+    begun.write_text(
+        card.read_text().replace("'steps': 4", f"'steps': 4, 'init_from': '{workdir}'")
+    )
+    line = refusal(capsys, begun, other)
+    assert re.search("init_from=.* codes of another tokenizer .*prior.tokenizer", line)
+    assert not (other / "prior").exists()
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
@@ -138,6 +156,7 @@ def test_codes_of_another_tokenizer_are_refused(card, capsys, tmp_path):
         ("--config.prior.model.widht=8", "widht.*did you mean.*width"),
         ("--config.prior.model.heads=3", "heads=3"),
         ("--config.data.image_size=2", "image_size=2 is less than one code"),
+        ("--config.prior.model.unmasked=2", "with 1 condition tokens.*set it to 1"),
         ("--config.prior.batch_size=30", "batch size is 30 and there are 24"),
     ],
 )
