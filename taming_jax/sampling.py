@@ -91,18 +91,24 @@ class Filters(NamedTuple):
 
 def checked(temperature, top_k, top_p) -> Filters:
     """Filters; ValueError for a temperature or filter that cannot be."""
-    if not temperature > 0:
+    if not _is_number(temperature) or not temperature > 0:
         raise ValueError(
-            f"temperature={temperature}: it must be above 0; greedy=True takes the "
-            "likeliest code"
+            f"temperature={temperature!r}: it must be a number above 0; greedy=True "
+            "takes the likeliest code"
         )
-    if top_k is not None and top_k < 1:
+    if top_k is not None and not (_is_number(top_k, np.integer) and top_k >= 1):
         raise ValueError(
-            f"top_k={top_k}: at least one code must stay; None: all of them"
+            f"top_k={top_k!r}: a whole number, for at least one code must stay; None: "
+            "all of them"
         )
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p}: a probability in (0, 1]; None: no filter")
+    if top_p is not None and not (_is_number(top_p) and 0 < top_p <= 1):
+        raise ValueError(f"top_p={top_p!r}: a probability in (0, 1]; None: no filter")
     return Filters(temperature, top_k, top_p)
+
+
+def _is_number(given, kind: type = np.number) -> bool:
+    """Whether that is one number of such a kind."""
+    return np.ndim(given) == 0 and np.issubdtype(np.asarray(given).dtype, kind)
 
 
 def pick(

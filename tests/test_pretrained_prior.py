@@ -10,7 +10,7 @@ import tiny_run
 from jax.sharding import AbstractMesh
 from numpy.testing import assert_allclose, assert_array_equal
 
-from taming_jax import load_prior
+from taming_jax import load_prior, load_vqgan
 from taming_jax.data.shapes import CLASSES
 from taming_jax.orders import make_order
 
@@ -154,7 +154,20 @@ def test_half_precision_gives_nearly_the_same_logits(workdir, prior):
         ({"top_k": 0}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": 1.5}, "top_p"),
+        ({"top_k": 2.5}, "top_k=2.5: a whole number"),
+        ({"top_k": "9"}, "top_k='9': a whole number"),
+        ({"top_p": "all"}, "top_p='all': a probability"),
         ({"temperature": 0.0}, "temperature"),
+        ({"temperature": np.nan}, "temperature=nan: .* above 0"),
+        ({"temperature": "2"}, "temperature='2': .* above 0"),
+        ({"guidance": np.nan}, "guidance=nan: a finite number, 1 for none"),
+        ({"guidance": np.inf}, "guidance=inf: a finite number"),
+        ({"guidance": "2"}, "guidance='2': a finite number"),
+        ({"condition": np.zeros(0, int)}, "condition 0: at least one"),
+        ({"condition": [[0], [0, 1]]}, "labels are lists of different lengths"),
+        ({"given": [[[0]], [[0, 1]]]}, "codes are lists of different lengths"),
+        ({"batch": 2.5}, r"batch=2\.5: how many samples, a whole number from 1 on"),
+        ({"batch": -1}, r"batch=-1: how many samples"),
         ({"given": np.zeros((1, 5, 5), int)}, r"\(1, 5, 5\).*\(4, 4\)"),
         ({"given": np.full((1, 4, 4), 16)}, r"from 16 to 16.*from -1 to 15"),
     ],
@@ -172,6 +185,37 @@ def test_an_unconditional_prior_has_no_use_for_labels(unconditional):
 def test_someone_has_to_say_how_many(unconditional):
     with pytest.raises(ValueError, match="how many samples"):
         unconditional.sample(KEY)
+
+
+@pytest.mark.parametrize(
+    "key", [0, None, "a", jax.random.key_data(KEY), jax.random.split(KEY, (1, 1))]
+)
+def test_a_key_is_one_of_jax_with_a_type(prior, key):
+    with pytest.raises(
+        ValueError, match=r"give jax\.random\.key\(seed\), or keys \[B\]"
+    ):
+        prior.sample(key, [0])
+
+
+@pytest.mark.parametrize("grid", [(0, 4), (-1, -1), (4,), "4", (4.5, 4), 0])
+def test_a_grid_that_cannot_be_is_refused(workdir, grid):
+    with pytest.raises(ValueError, match=r"grid=.*\(height, width\) in codes, each at"):
+        load_prior(workdir, grid=grid)
+
+
+def test_one_number_is_a_square_grid(workdir):
+    assert load_prior(workdir, grid=6).grid == (6, 6)
+
+
+@pytest.mark.parametrize("dtype", ["float99", "int8", "float16", 7])
+def test_a_dtype_that_cannot_be_is_refused(workdir, dtype):
+    for load in (load_prior, load_vqgan):
+        with pytest.raises(ValueError, match=r"dtype.* allowed: float32, bfloat16"):
+            load(workdir, dtype)
+
+
+def test_a_dtype_may_be_one_of_numpys(workdir):
+    assert load_prior(workdir, jax.numpy.bfloat16).module.dtype == "bfloat16"
 
 
 def test_guidance_needs_label_dropout(unconditional):

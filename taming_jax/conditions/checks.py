@@ -1,6 +1,9 @@
 """What people give as a condition, compared with what a prior is told.
 
-maps [B,H,W], images [B,H,W,C] --checked_map--> the same; ValueError for anything else
+    arrays, numbers, lists           --as_array-----> an array
+    maps [B,H,W], images [B,H,W,C]   --checked_map--> the same
+
+ValueError for anything else.
 """
 
 from typing import Any
@@ -8,6 +11,21 @@ from typing import Any
 import numpy as np
 
 Sides = tuple[int, int]
+
+
+def as_array(given: Any, what: str) -> np.ndarray:
+    """An array of what people give as `what`, which is a plural.
+
+    Raises:
+      ValueError: for lists of different lengths, in words.
+    """
+    try:
+        return np.asarray(given)
+    except ValueError:
+        raise ValueError(
+            f"{what} are lists of different lengths, which make no array: give as "
+            "many of each"
+        ) from None
 
 
 def checked_map(given: Any, kind: str, sides: Sides, channels: int) -> np.ndarray:
@@ -22,7 +40,7 @@ def checked_map(given: Any, kind: str, sides: Sides, channels: int) -> np.ndarra
     Raises:
       ValueError: for anything else; it says what is wanted.
     """
-    asked = np.asarray(given)
+    asked = as_array(given, "maps")
     if kind == "segmentation":
         wanted = "class maps int32 [B, {}, {}]".format(*sides)
         wanted += f" below {channels}"

@@ -20,7 +20,7 @@ import numpy as np
 
 from taming_jax import units
 from taming_jax.conditions import windows
-from taming_jax.conditions.checks import ends
+from taming_jax.conditions.checks import as_array, ends
 from taming_jax.conditions.coordinates import coordinates, quantize
 from taming_jax.conditions.kinds import Coded, Data, check_entry
 from taming_jax.conditions.windows import Sides
@@ -94,7 +94,8 @@ class LowResolution:
         sides: in pixels that are told, where they are not as many down as across; the
           picture is as many times as high and as wide.
         """
-        asked, (rows, columns) = np.asarray(given), sides or (self.side, self.side)
+        asked = as_array(given, "small pictures")
+        rows, columns = sides or (self.side, self.side)
         shape = asked.shape[1:]
         right = asked.ndim == 4 and shape[2] == self.channels and asked.size
         right = right and np.issubdtype(asked.dtype, np.floating)
@@ -237,7 +238,8 @@ class Coordinates:
 
         sides: in pixels, where they are not S and S.
         """
-        asked, sides = np.asarray(given), sides or (self.image_size,) * 2
+        asked = as_array(given, "coordinates")
+        sides = sides or (self.image_size,) * 2
         right = np.issubdtype(asked.dtype, np.number) and asked.size
         right = right and asked.shape[1:] == sides
         if not right or not 0 <= asked.min() <= asked.max() <= 1:

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.conditions import windows
-from taming_jax.conditions.checks import checked_map
+from taming_jax.conditions.checks import as_array, checked_map
 from taming_jax.conditions.coordinates import resized
 from taming_jax.conditions.windows import Sides
 from taming_jax.maps import Input
@@ -112,7 +112,7 @@ class Label:
 
     def checked(self, given: Any) -> np.ndarray:
         """Labels int32 [B]; ValueError for what is not [B] integers below the size."""
-        asked = np.asarray(given)
+        asked = as_array(given, "labels")
         if asked.ndim != 1 or not np.issubdtype(asked.dtype, np.integer):
             raise ValueError(
                 f"labels are {asked.dtype} of shape {asked.shape}: give int32 [B]"

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from taming_jax.conditions.checks import ends
 from taming_jax.units import Tokens
 
 FLAGS = ("group", "occluded", "depiction", "inside")  # what may be said of an object
@@ -192,17 +193,18 @@ def check_boxes(boxes: np.ndarray, classes: np.ndarray, known: int) -> None:
 
     Boxes of objects have to lie in the picture and be neither empty nor turned round.
     """
-    if boxes.ndim != 3 or boxes.shape != (*classes.shape, 4):
+    numbers = np.issubdtype(boxes.dtype, np.number)
+    if not numbers or boxes.ndim != 3 or boxes.shape != (*classes.shape, 4):
         raise ValueError(
-            f"boxes are {boxes.shape} and their classes {classes.shape}: give "
-            "[B, M, 4] (x0, y0, x1, y1) and [B, M]"
+            f"boxes are {boxes.dtype} {boxes.shape} and their classes "
+            f"{classes.shape}: give numbers [B, M, 4] (x0, y0, x1, y1) and [B, M]"
         )
     if not np.issubdtype(classes.dtype, np.integer) or not (
         ((classes >= -1) & (classes < known)).all()
     ):
         raise ValueError(
-            f"classes of boxes are {classes.dtype} from {classes.min()} to "
-            f"{classes.max()}: integers from 0 to {known - 1}, or -1 for no object"
+            f"classes of boxes are {classes.dtype}{ends(classes)}: integers from 0 "
+            f"to {known - 1}, or -1 for no object"
         )
     x0, y0, x1, y1 = np.moveaxis(boxes, -1, 0)
     inside = (x0 >= 0) & (y0 >= 0) & (x1 <= 1) & (y1 <= 1) & (x0 < x1) & (y0 < y1)

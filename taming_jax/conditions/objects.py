@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.conditions import windows
+from taming_jax.conditions.checks import as_array
 from taming_jax.conditions.drawing import draw_layout
 from taming_jax.conditions.kinds import Data, check_entry
 from taming_jax.conditions.layouts import (
@@ -132,7 +133,8 @@ class Boxes:
                 "this prior is told objects: give {'boxes': float32 [B, M, 4] (x0, y0, "
                 f"x1, y1 in [0, 1]), 'box_classes': int32 [B, M], -1 for none{crop}}}"
             )
-        boxes, classes = np.asarray(given["boxes"]), np.asarray(given["box_classes"])
+        boxes = as_array(given["boxes"], "boxes")
+        classes = as_array(given["box_classes"], "classes of boxes")
         check_boxes(boxes, classes, len(self.names))
         asked = {"boxes": boxes.astype(np.float32)}
         if self.crop:
@@ -224,12 +226,14 @@ class Keypoints:
 
     def checked(self, given: Any) -> np.ndarray:
         """Keypoints [B,M,P,3], of no more objects than can be told."""
-        asked = np.asarray(given, np.float32)
-        if asked.ndim != 4 or asked.shape[2:] != (self.points, 3) or not asked.size:
+        asked = as_array(given, "keypoints")
+        right = asked.shape[2:] == (self.points, 3) and asked.size
+        if not right or not np.issubdtype(asked.dtype, np.number):
             raise ValueError(
                 f"this prior is told keypoints float32 [B, M, {self.points}, 3] (x, y, "
-                f"in sight); the condition is {asked.shape}"
+                f"in sight); the condition is {asked.dtype} {asked.shape}"
             )
+        asked = asked.astype(np.float32)
         seen = asked[..., 2] > 0.5
         if (most := int(seen.any(2).sum(1).max())) > self.objects:
             raise ValueError(

@@ -52,6 +52,16 @@ def choose(owner: str, field: str, name: str, choices: Mapping[str, Any]) -> Any
     return choices[name]
 
 
+def dtype_named(owner: str, given: Any) -> str:
+    """The key of DTYPES for a dtype or its name; ValueError for any other."""
+    try:
+        name = jnp.dtype(given).name
+    except TypeError:  # numpy's, of what is no dtype at all
+        name = str(given)
+    choose(owner, "dtype", name, DTYPES)
+    return name
+
+
 def _is_required(field: dataclasses.Field) -> bool:
     missing = dataclasses.MISSING
     return field.default is missing and field.default_factory is missing

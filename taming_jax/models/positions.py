@@ -113,16 +113,16 @@ def at_grid(model, params: Mapping[str, Any], grid: Grid, order=None) -> tuple:
             "grid=(height, width) of that"
         )
     old, new = tuple(model.grid), tuple(grid)
-    spare = model.length - old[0] * old[1]  # condition tokens; the last is no input
     larger = model.clone(
         grid=new,
-        length=spare + new[0] * new[1],
+        length=_length(model, new),
         order=None if order is None else tuple(int(i) for i in order),
         rotary_grid=tuple(model.rotary_grid or old) if model.rotary else None,
     )
     params = dict(params)
     if model.learned_positions:
         condition, image = np.split(np.asarray(params["positions"]), [model.prefix])
+        image = image[: old[0] * old[1]]
         image = resized(image, old, new, model.order, larger.order)
         params["positions"] = jnp.concatenate([condition, image])[: larger.length]
     if model.target_positions:
@@ -139,8 +139,7 @@ def part_of_grid(model, params: Mapping[str, Any], part: Grid) -> tuple:
     old = tuple(model.grid)
     rows, columns = np.divmod(np.arange(part[0] * part[1]), part[1])
     places = rows * old[1] + columns
-    length = model.length - old[0] * old[1] + len(places)
-    smaller = model.clone(grid=part, length=length)
+    smaller = model.clone(grid=part, length=_length(model, part))
     if model.rotary_grid is not None:  # angles go on as they did
         sides = zip(model.rotary_grid, part, old, strict=True)
         smaller = smaller.clone(rotary_grid=tuple(k * p / o for k, p, o in sides))
@@ -151,6 +150,16 @@ def part_of_grid(model, params: Mapping[str, Any], part: Grid) -> tuple:
     if model.target_positions:
         params["target_positions"] = params["target_positions"][places]
     return smaller, params
+
+
+def _length(model, grid: Grid) -> int:
+    """How many places there are with another grid; none beyond it.
+
+    As many condition tokens; the last token, which may be no input, if it was there.
+    """
+    height, width = model.grid
+    known = min(model.length, model.prefix + height * width)
+    return known - height * width + grid[0] * grid[1]
 
 
 def resized(table, old: Grid, new: Grid, old_order=None, new_order=None) -> jax.Array:

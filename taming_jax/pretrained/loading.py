@@ -10,9 +10,10 @@ from flax.traverse_util import unflatten_dict
 
 from taming_jax import stored
 from taming_jax.conditions import Vocabulary
+from taming_jax.models.fields import dtype_named
 from taming_jax.models.positions import at_grid
 from taming_jax.orders import is_raster, make_order
-from taming_jax.pretrained import told_by
+from taming_jax.pretrained import requests, told_by
 from taming_jax.pretrained.prior import PretrainedPrior
 from taming_jax.pretrained.vqgan import load_vqgan
 from taming_jax.training import mesh as meshes
@@ -32,15 +33,18 @@ def load_prior(
         exported model is read into it array by array.
       mesh: a `jax.sharding.Mesh` with axes data, fsdp and tensor; None: one device.
       best: the checkpoint of the lowest validation loss instead of the newest.
-      grid: (h, w) of the codes, where another is wanted than it was trained on: what
-        it knows of positions is then interpolated, see `models.positions.at_grid`.
+      grid: (h, w) of the codes, or one number for both, where another is wanted than
+        it was trained on: what it knows of positions is then interpolated, see
+        `models.positions.at_grid`.
 
     Raises:
-      ValueError: if there is no trained prior, if its tokenizer is gone or was trained
-        again since, if the mesh's `tensor` does not divide its heads, or if its order
-        does not fit the grid. A prior that was converted without a tokenizer has none.
+      ValueError: for a dtype or a grid that cannot be, if there is no trained prior, if
+        its tokenizer is gone or was trained again since, if the mesh's `tensor` does
+        not divide its heads, or if its order does not fit the grid. A prior that was
+        converted without a tokenizer has none.
     """
-    given = None if dtype is None else jnp.dtype(dtype)
+    given = None if dtype is None else jnp.dtype(dtype_named("load_prior", dtype))
+    grid = None if grid is None else requests.sides("grid", grid)
     record = stored.read_record(path, "prior")
     recipe, facts = PriorRecipe.from_config(record["config"]["prior"]), record["facts"]
     settings = dict(recipe.model)
@@ -66,11 +70,10 @@ def load_prior(
         put=lambda name, array: _placed(name, array, mesh),
     )
     params = model.variables["params"]
-    if grid is not None and tuple(grid) != module.grid:
+    if grid is not None and grid != module.grid:
         order = make_order(recipe.order, grid)
-        module, params = at_grid(
-            module, params, tuple(grid), None if is_raster(order) else order
-        )
+        order = None if is_raster(order) else order
+        module, params = at_grid(module, params, grid, order)
     return PretrainedPrior(
         module,
         params,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from taming_jax.conditions import image_tokens
+from taming_jax.conditions.checks import as_array
 from taming_jax.guidance import check_schedule
 from taming_jax.sampling import sample_keys
 from taming_jax.units import Codes
@@ -28,7 +29,7 @@ def tokens(given, kind: str, allowed: range) -> np.ndarray:
     )
     if given is None:
         raise ValueError(f"{what}, and was told nothing: give condition=")
-    asked = np.asarray(given)
+    asked = as_array(given, "condition tokens")
     whole = np.issubdtype(asked.dtype, np.integer)
     if asked.ndim not in (2, 3) or not asked.size or not whole:
         raise ValueError(f"{what}; the condition is {asked.dtype} {asked.shape}")
@@ -45,7 +46,7 @@ def grids(given, grid: tuple[int, int] | None, allowed: range) -> np.ndarray:
     Raises:
       ValueError: for another grid, and for codes that are not allowed.
     """
-    codes = np.asarray(given)
+    codes = as_array(given, "codes")
     if codes.ndim != 3 or not codes.size or (grid and codes.shape[1:] != grid):
         wanted = f" with (h, w) = {grid}" if grid else ""
         raise ValueError(
@@ -118,6 +119,9 @@ def late_codes(given: Codes, order: Sequence[int] | None) -> str:
 
 def check_guidance(guidance: float, schedule: str, knows_unlabelled: bool) -> None:
     """Raises ValueError for guidance that the prior or this package does not know."""
+    number = np.ndim(guidance) == 0 and np.asarray(guidance).dtype.kind in "iuf"
+    if not number or not np.isfinite(guidance):
+        raise ValueError(f"guidance={guidance!r}: a finite number, 1 for none")
     if guidance != 1 and not knows_unlabelled:
         raise ValueError(
             f"guidance={guidance}: this prior was trained without label_dropout and "
@@ -137,8 +141,13 @@ def keys(key, batch: int | None, condition, given) -> jax.Array:
     Of one key, sample i gets fold_in(key, i).
 
     Raises:
-      ValueError: if nothing says what B is, or two things say it differently.
+      ValueError: for what is no key, if nothing says what B is, if two things say it
+        differently, and for none.
     """
+    _check_key(key)
+    whole = np.issubdtype(np.asarray(batch).dtype, np.integer) and np.ndim(batch) == 0
+    if batch is not None and not (whole and batch >= 1):
+        raise ValueError(f"batch={batch!r}: how many samples, a whole number from 1 on")
     sizes = {
         "batch": batch,
         "condition": None if condition is None else _rows(condition),
@@ -153,4 +162,16 @@ def keys(key, batch: int | None, condition, given) -> jax.Array:
             "keys or given codes, all of one length"
         )
     (size,) = set(sizes.values())
+    if not size:
+        raise ValueError(
+            f"how many samples? {', '.join(sizes)} 0: at least one is drawn"
+        )
     return sample_keys(key, size) if jnp.ndim(key) == 0 else key
+
+
+def _check_key(key) -> None:
+    """Raises ValueError for anything but keys with a type; old ones look like two."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or key.ndim > 1:
+        given = type(key).__name__ if dtype is None else f"{dtype} {np.shape(key)}"
+        raise ValueError(f"key is {given}: give jax.random.key(seed), or keys [B]")

@@ -23,6 +23,7 @@ from etils import epath
 from taming_jax import stored
 from taming_jax.compilation import jit
 from taming_jax.maps import input_of
+from taming_jax.models.fields import dtype_named
 from taming_jax.models.vqgan import VQGAN, decode_codes, encode_images
 from taming_jax.pretrained import tiled
 from taming_jax.training import mesh as meshes
@@ -48,8 +49,9 @@ def load_vqgan(
       stage: "vqgan" or "condition_vqgan", where W has both; None: the first.
 
     Raises:
-      ValueError: if there is no trained tokenizer.
+      ValueError: if there is no trained tokenizer, and for a dtype that cannot be.
     """
+    dtype = None if dtype is None else dtype_named("load_vqgan", dtype)
     if stage not in (None, *stored.TOKENIZERS):
         raise ValueError(
             f"stage is {stage!r}; tokenizers are {' and '.join(stored.TOKENIZERS)}: "
@@ -58,7 +60,7 @@ def load_vqgan(
     model = stored.read(path, stage or stored.stage_at(path), best=best)
     settings, variables = dict(model.config[model.stage]["model"]), model.variables
     if dtype is not None:
-        settings["dtype"] = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+        settings["dtype"] = dtype
     module = VQGAN(**settings)
     if dtype is not None:
         variables = _cast(variables, settings["dtype"])

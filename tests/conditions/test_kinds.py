@@ -25,6 +25,7 @@ BOXES = {
     "box_classes": np.array([[1, 0]]),
 }
 DIRECT = {"name": "direct_depth", "levels": 9}
+RAGGED = [[[0]], [[0, 1]]]
 
 
 def mean_of_quarters(scale, maps):
@@ -209,6 +210,14 @@ def test_every_kind_can_be_drawn_and_said_within_its_size(name):
         ("keypoints", np.zeros((1, 3, 5, 3)), r"told keypoints float32 \[B, M, 2, 3\]"),
         ("keypoints", np.full((1, 1, 2, 3), 2.0), "reach from 2 to 2: x and y"),
         ("keypoints", np.ones((1, 4, 2, 3)), "of 4 objects in a picture"),
+        ("keypoints", {"a": 1}, r"in sight\); the condition is object \(\)"),
+        ("keypoints", np.full((1, 1, 2, 3), "a"), r"the condition is <U1 \(1, 1, 2, 3"),
+        ("label", [[0], [0, 1]], r"^labels are lists of different lengths"),
+        ("depth", RAGGED, "^maps are lists of different lengths"),
+        ("low_resolution", RAGGED, "^small pictures are lists of different lengths"),
+        ("coordinates", RAGGED, "^coordinates are lists of different lengths"),
+        ("boxes", {"boxes": RAGGED, "box_classes": [[0]]}, "^boxes are lists of diff"),
+        ("boxes", BOXES | {"box_classes": RAGGED}, "^classes of boxes are lists of"),
     ],
 )
 def test_what_a_prior_cannot_be_told_is_said(condition, given, message):

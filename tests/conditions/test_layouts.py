@@ -155,8 +155,17 @@ def test_a_box_of_the_whole_lies_in_a_crop_by_its_sides():
 def test_objects_have_classes_that_there_are():
     with pytest.raises(ValueError, match=r"from 0 to 3: integers from 0 to 2, or -1"):
         check_boxes(TWO, np.array([[0, 3]]), 3)
-    with pytest.raises(ValueError, match=r"boxes are \(1, 2, 4\) and their .*\(1, 3\)"):
+    with pytest.raises(ValueError, match=r"\(1, 2, 4\) and their .*\(1, 3\)"):
         check_boxes(TWO, np.array([[0, 1, 2]]), 3)
+    for classes in (np.zeros((1, 2)), np.array([["a", "b"]]), np.zeros((1, 0))):
+        boxes = TWO[:, : classes.shape[1]]
+        with pytest.raises(ValueError, match=r"classes of .* integers from 0 to 2, or"):
+            check_boxes(boxes, classes, 3)
+
+
+def test_boxes_are_numbers():
+    with pytest.raises(ValueError, match=r"boxes are <U1 \(1, 2, 4\).* give numbers"):
+        check_boxes(np.full((1, 2, 4), "a"), np.array([[0, 1]]), 3)
 
 
 def test_the_published_prior_of_coco_is_told_thirty_boxes_and_the_crop():

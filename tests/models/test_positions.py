@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from taming_jax.models.positions import at_grid, resized, rotation
+from taming_jax.models.positions import at_grid, part_of_grid, resized, rotation
 from taming_jax.models.transformer import Transformer
 from taming_jax.orders import make_order
 
@@ -55,6 +55,17 @@ def test_a_model_for_another_grid_takes_its_tokens(targets):
     assert jax.tree.map(jnp.shape, grown) == jax.tree.map(jnp.shape, wanted["params"])
     tokens = jnp.zeros((1, 30), int)
     assert jax.jit(larger.apply)({"params": grown}, tokens).shape == (1, 30, 19)
+
+
+def test_places_beyond_the_grid_are_left_behind():
+    """As in the original's, which may have more of them than their grid takes."""
+    positions = np.random.default_rng(0).normal(size=(40, 32))
+    for change, grid in ((at_grid, (6, 5)), (part_of_grid, (3, 2))):
+        model, params = MODEL.clone(length=17), {"positions": positions[:17]}
+        expected, known = change(model, params, grid)
+        found, params = change(model.clone(length=40), {"positions": positions}, grid)
+        assert_array_equal(params["positions"], known["positions"])
+        assert found.length == expected.length == len(params["positions"])
 
 
 def test_a_model_that_does_not_know_its_grid_is_refused():
