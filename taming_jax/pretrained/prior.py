@@ -280,9 +280,6 @@ class PretrainedPrior:
           ValueError: for what this prior cannot be told.
         """
         if self._recipe.condition == "tokens":
-            grid = told_by.grid_told(self, shape)
-            given = told_by.codes_of_map(given, self, grid, shape)
-            allowed = range(self.module.vocab_size)
-            return jnp.asarray(requests.tokens(given, self.told, allowed))
+            return jnp.asarray(told_by.tokens_told(given, self, shape))
         asked = self.vocabulary.checked(given)
         return None if asked is None else self.vocabulary.asked_tokens(asked)

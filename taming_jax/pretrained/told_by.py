@@ -1,7 +1,7 @@
 """What a trained prior is told by: its conditions, and a map's tokenizer.
 
     config.json --condition_tokenizer, conditions_of--> {name: Condition}
-    a published prior's map --codes_of_map--> codes
+    what a published prior is told --tokens_told--> its tokens, a map's codes
 
 Whoever took the tokenizer's place since is found by the fingerprint.
 """
@@ -16,7 +16,7 @@ from taming_jax import stored
 from taming_jax.conditions.coordinates import resized
 from taming_jax.conditions.kinds import Label
 from taming_jax.conditions.table import Condition, from_facts
-from taming_jax.pretrained import tiled
+from taming_jax.pretrained import requests, tiled
 from taming_jax.pretrained.vqgan import PretrainedVQGAN, load_vqgan
 from taming_jax.training.recipe import PriorRecipe
 from taming_jax.units import Codes
@@ -82,6 +82,39 @@ def grid_told(prior, shape: Sides) -> Sides:
         max(1, side * size // many)
         for size, many in zip(shape, prior.grid, strict=True)
     )
+
+
+def codes_told(prior) -> range:
+    """The tokens by which a published prior can be told something."""
+    vqgan = prior.condition_vqgan
+    known = prior.module.vocab_size
+    return range(known if vqgan is None else min(known, vqgan.codebook_size))
+
+
+def tokens_told(given, prior, shape: Sides) -> np.ndarray:
+    """What a published prior is told of a picture of `shape` codes: int32 [B, n].
+
+    n is as in its training, or what such a picture asks for: image tokens stand behind
+    these, and with others they would all stand elsewhere.
+
+    Raises:
+      ValueError: for other tokens, or another number of them.
+    """
+    grid, many = grid_told(prior, shape), prior.module.prefix
+    given = codes_of_map(given, prior, grid, shape)
+    tokens = requests.tokens(given, prior.told, codes_told(prior))
+    side = math.isqrt(many)
+    grids = {(side, side), grid} if side**2 == many else set()
+    counts = {many, *map(math.prod, grids)}
+    sides = np.shape(given)[1:]
+    if tokens.shape[1] not in counts or (len(sides) > 1 and sides not in grids):
+        known = [f"{count} tokens" for count in sorted(counts)]
+        known += [f"{rows} x {columns} codes" for rows, columns in sorted(grids)]
+        raise ValueError(
+            f"a picture of {shape[0]} x {shape[1]} codes is told {prior.told} by "
+            f"{' or '.join(known)}; the condition is {np.shape(given)}"
+        )
+    return tokens
 
 
 def is_map(given, prior, grid: Sides, shape: Sides) -> bool:

@@ -157,7 +157,7 @@ def _told_tokens(prior, condition, windows: Windows):
     side = math.isqrt(many)
     grid = told_in.larger(side, windows.shape, prior.grid)
     part = told_in.larger(side, windows.window, prior.grid)
-    shape, allowed = windows.shape, range(prior.module.vocab_size)
+    shape, allowed = windows.shape, told_by.codes_told(prior)
 
     def tokens_of(given):
         codes = told_by.codes_of_map(given, prior, grid, shape)

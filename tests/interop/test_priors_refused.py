@@ -30,16 +30,27 @@ CLASSES = golden("09_net2net_classcond")
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        (None, r"is told depth, as tokens .* from 0 to 23, and was told nothing"),
+        (None, r"is told depth, as tokens .* from 0 to 19, and was told nothing"),
         (DEPTH + 9, r"told depth.*; the condition reaches from 10 to 26"),
         (DEPTH / 2, r"told depth.*; the condition is float64 \(2, 16\)"),
         (DEPTH[0], r"the condition is int32 \(16,\)"),
-        (np.tile(DEPTH, 2), r"32 condition tokens and 6 x 8 codes take 79 .* has 64"),
+        (DEPTH * 0 + 20, r"from 0 to 19; the condition reaches from 20 to 20"),
+        (DEPTH[:, :15], r"6 x 8 codes is told depth by 16 tokens or 4 x 4 codes; .*15"),
+        (DEPTH[:, :1], r"by 16 tokens or 4 x 4 codes; the condition is \(2, 1\)"),
+        (np.tile(DEPTH, 2)[:, :17], r"by 16 tokens .*; the condition is \(2, 17\)"),
+        (DEPTH[:, :4].reshape(2, 2, 2), r"by 16 tokens .* is \(2, 2, 2\)"),
+        (DEPTH.reshape(2, 2, 8), r"by 16 tokens .* is \(2, 2, 8\)"),
     ],
 )
 def test_a_condition_that_cannot_be_is_refused(depth, condition, message):
     with pytest.raises(ValueError, match=message):
         depth.logits(CODES, condition)
+
+
+def test_codes_and_their_condition_that_are_longer_than_the_prior_are_refused(depth):
+    message = r"16 condition tokens and 8 x 8 codes take 79 places, .* has 64"
+    with pytest.raises(ValueError, match=message):
+        depth.logits(np.zeros((2, 8, 8), np.int32), DEPTH)
 
 
 def changed(**changes):
@@ -208,6 +219,42 @@ def test_class_maps_are_reduced_and_codes_are_taken_as_they_are(of_classes):
     expected = of_classes.logits(codes, told)
     for each in (maps, maps.repeat(2, 1).repeat(2, 2)):
         np.testing.assert_array_equal(of_classes.logits(codes, each), expected)
+
+
+def test_of_what_was_not_reduced_there_are_as_many_codes_as_the_picture_has(of_classes):
+    """Or as many as in training, behind which the picture's codes stand as they did."""
+    codes = np.zeros((1, 2, 6), np.int32)
+    for many in (12, 16):
+        of_classes.logits(codes, np.zeros((1, many), np.int32))
+    message = r"by 12 tokens or 16 tokens or 2 x 6 codes or 4 x 4 codes; .*\(1, 13\)"
+    with pytest.raises(ValueError, match=message):
+        of_classes.logits(codes, np.zeros((1, 13), np.int32))
+
+
+def test_what_is_no_grid_is_told_by_as_many_tokens_as_in_training(of_classes):
+    """As boxes are, whose tokens mean nothing by rows and columns."""
+    module = of_classes.module.clone(prefix=14)
+    boxes = PretrainedPrior(
+        module,
+        of_classes.params,
+        of_classes.vocabulary,
+        recipe=of_classes._recipe,
+        vqgan=None,
+        class_names=(),
+        told="objects_bbox",
+        about={"tokenizer": None, "side": None},
+        any_grid=True,
+        config={},
+        directory="somewhere",
+        step=0,
+    )
+    codes = np.zeros((1, 4, 4), np.int32)
+    assert boxes.logits(codes, np.zeros((1, 14), np.int32)).shape == (1, 16, 16)
+    for many in (9, 15):  # 9: of the largest square in 14
+        with pytest.raises(
+            ValueError, match=rf"told objects_bbox by 14 tokens; .*{many}"
+        ):
+            boxes.logits(codes, np.zeros((1, many), np.int32))
 
 
 def test_what_was_not_reduced_is_as_large_as_the_picture_asks_for(of_classes):
