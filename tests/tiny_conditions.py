@@ -22,13 +22,17 @@ def config(condition, mesh=None, data=DATA, **prior):
     }
 
 
-def train(directory, condition, **prior):
-    """The tokenizers' runs are there: the prior's command, in this process."""
-    card = directory / "card.py"
-    card.write_text(
+def write_card(path, condition, **prior):
+    path.write_text(
         "from ml_collections import ConfigDict\n\n\n"
         f"def get_config():\n    return ConfigDict({config(condition, **prior)!r})\n"
     )
+    return path
+
+
+def train(directory, condition, **prior):
+    """The tokenizers' runs are there: the prior's command, in this process."""
+    card = write_card(directory / "card.py", condition, **prior)
     flags = [f"--config={card}", f"--workdir={directory}"]
     main(["train_prior.py", *flags], ["prior"])
     return directory

@@ -1,21 +1,27 @@
 """A dataset into codes on disk, once, for prior training.
 
-The pictures that the tokenizer in W/vqgan was trained on go to W/codes, where
-train_prior.py finds them; W/codes is there whole or not at all. --crops 1 keeps the
-centre of each training picture, --crops 10 the centre and the four corners, each
-mirrored too. The corners are those of data.zoom; at 1 a crop has room to move along
-the picture's longer side only. Of validation pictures the centre is kept.
+The pictures of a card go to W/codes, where train_prior.py finds them; W/codes is there
+whole or not at all. --crops 1 keeps the centre of each training picture, --crops 10 the
+centre and the four corners, each mirrored too. The corners are those of data.zoom; at 1
+a crop has room to move along the picture's longer side only. Of validation pictures the
+centre is kept.
 
-Where the card says that the prior is told by maps, their codes are written beside, by
-the tokenizer in W/condition_vqgan or prior.condition_tokenizer, cropped and mirrored as
-the pictures are; and so is what it reads of other conditions, or their tokens. The card
-is the one that the tokenizer in W/vqgan was trained by.
+Where the card says that the prior is told by maps, their codes are written beside,
+cropped and mirrored as the pictures are; and so is what it reads of other conditions,
+or their tokens. Tokenizers are those in W, or where prior.tokenizer and
+prior.condition_tokenizer say. The card is the one that the tokenizer in W/vqgan was
+trained by; --config names another, by which the prior will be trained. What differs
+from that is said as in training, after --:
+
+    tokenize --workdir W --config CARD -- --config.prior.tokenizer=DIR
 """
 
 import argparse
 import contextlib
 import functools
+from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
 
 from taming_jax.cli import arguments
 from taming_jax.cli.progress import Progress
@@ -23,9 +29,12 @@ from taming_jax.files import in_bucket, located, new_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--workdir, --crops, --flips, --batch_size."""
+    """--workdir, --config, --crops, --flips, --batch_size, and changes to the card."""
     parser.add_argument(
         "--workdir", required=True, metavar="W", help="the directory of a run"
+    )
+    parser.add_argument(
+        "--config", metavar="CARD", help="of the prior (default: W's tokenizer's)"
     )
     parser.add_argument(
         "--crops",
@@ -38,26 +47,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--flips", action="store_true", help="keep the one crop mirrored, too"
     )
     arguments.add_batch_size(parser)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="-- --config.KEY=VALUE", help="as in training"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Writes W/codes, unless these very codes are there already."""
     from taming_jax import data, load_vqgan
-    from taming_jax.conditions.on_disk import described, written
+    from taming_jax.conditions.on_disk import beside, described, written
     from taming_jax.data.codes_writer import describe, write_codes
     from taming_jax.training.mesh import create_mesh
     from taming_jax.training.recipe import Mesh
+    from taming_jax.training.run import data_of
     from taming_jax.units import from_uint8
 
-    mesh = create_mesh(Mesh())
-    vqgan = load_vqgan(args.workdir, mesh=mesh, stage="vqgan")
-    settings = vqgan.config["data"]
-    size = settings["image_size"]
+    config, mesh = _card(args), create_mesh(Mesh())
+    section, settings = config.get("prior") or {}, config["data"]
+    place = section.get("tokenizer") or args.workdir
+    vqgan, size = load_vqgan(place, mesh=mesh, stage="vqgan"), settings["image_size"]
     sources = {split: data.open_source(settings, split) for split in ("train", "val")}
     views = _views(args, sources["train"])
-    condition, encode_condition = _condition(args, vqgan, mesh)
-    others = _others(vqgan, sources["train"])
-    about = describe(
+    about = data_of(sources["train"], size, vqgan.stride)
+    told = section.get("condition", "label")
+    others = beside(told, about)
+    place = section.get("condition_tokenizer") or args.workdir
+    condition, encode_condition = _condition(told, about, place, mesh)
+    description = describe(
         sources,
         views,
         fingerprint=vqgan.fingerprint,
@@ -68,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         told=described(others, sources["train"].example_spec),
     )
     directory = located(args.workdir) / "codes"
-    if _are_there(directory, about):
+    if _are_there(directory, description):
         print(f"nothing to do: {directory} has these codes already")
         return
     total = len(sources["train"]) * views.count + len(sources["val"])
@@ -79,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
         write_codes(
             unfinished,
             sources,
-            about,
+            description,
             lambda pictures: vqgan.encode(from_uint8(pictures)),
             encode_condition,
             batch_size=args.batch_size,
@@ -89,48 +105,78 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
-def _condition(args: argparse.Namespace, vqgan, mesh):
-    """What codes.json says of the maps' codes, and maps -> codes; or None of both."""
+def _card(args: argparse.Namespace) -> Mapping[str, Any]:
+    """The recipe: the one that is named, or that of the tokenizer in W.
+
+    Raises:
+      ValueError: for a card that cannot be read, or that says nothing of data; and
+        where W has no tokenizer whose card there would be.
+    """
+    from taming_jax import stored
+    from taming_jax.cli.train import parse
+    from taming_jax.training.sections import plain
+
+    if args.config is None:
+        if args.overrides:
+            raise ValueError(
+                f"{args.overrides[0]} changes a card, and none is named: give --config"
+            )
+        try:
+            return stored.read_record(args.workdir, "vqgan")["config"]
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; if its tokenizer is elsewhere, give --config CARD, and "
+                "--config.prior.tokenizer=DIR after --"
+            ) from None
+    flags = ["tokenize", f"--config={args.config}", *args.overrides]
+    config, *_ = parse([*flags, f"--workdir={args.workdir}"], ["prior"])
+    config = plain(config)
+    if "data" not in config:
+        raise ValueError(f"{args.config} has no config.data: it needs one")
+    return config
+
+
+def _condition(told, about, place, mesh):
+    """What codes.json says of the maps' codes, and maps -> codes; or None of both.
+
+    Args:
+      told: `config.prior.condition`.
+      about: of the data, a `conditions.kinds.Data`.
+      place: of the maps' tokenizer.
+      mesh: for it.
+
+    Raises:
+      ValueError: for a tokenizer or a size of maps that training would refuse.
+    """
     from taming_jax import load_vqgan
     from taming_jax.conditions.coordinates import resized
+    from taming_jax.conditions.kinds import CodedMap, MapTokenizer
     from taming_jax.conditions.table import coded, requested
 
-    section = vqgan.config.get("prior") or {}
-    told = dict(requested(section.get("condition", "label")))
-    if not coded(told):
+    options = dict(requested(told))
+    if not coded(options):
         return None, None
-    (kind,) = coded(told)
-    place = section.get("condition_tokenizer") or args.workdir
+    (name,) = coded(options)
     maps = load_vqgan(place, mesh=mesh, stage="condition_vqgan")
-    if maps.input.kind != kind:
-        raise ValueError(
-            f"prior.condition={kind!r}, and the tokenizer in {maps.directory} is for "
-            f"{maps.input.kind}: train the one that the card has"
-        )
-    side = told[kind].get("side") or vqgan.config["data"]["image_size"]
+    tokenizer = MapTokenizer(
+        maps.input,
+        maps.stride,
+        maps.codebook_size,
+        maps.module.image_channels,
+        lambda _, images: maps.encode(images),
+    )
+    kind = CodedMap.of(about._replace(tokenizer=tokenizer), name, **options[name])
 
     def encode(entries):
-        return maps.encode(resized(maps.input.read(entries), side))
+        return maps.encode(resized(maps.input.read(entries), kind.side))
 
     return {
-        "kind": kind,
-        "side": side,
+        "kind": name,
+        "side": kind.side,
         "fingerprint": maps.fingerprint,
         "codebook_size": maps.codebook_size,
-        "grid": (side // maps.stride,) * 2,
+        "grid": kind.grid,
     }, encode
-
-
-def _others(vqgan, source):
-    """What the prior is told besides labels and maps with a tokenizer."""
-    from taming_jax.conditions.on_disk import beside
-    from taming_jax.training.run import data_of
-
-    section = vqgan.config.get("prior") or {}
-    size = vqgan.config["data"]["image_size"]
-    return beside(
-        section.get("condition", "label"), data_of(source, size, vqgan.stride)
-    )
 
 
 def _views(args: argparse.Namespace, source):

@@ -119,14 +119,15 @@ def open_codes(
         if there != asked:
             raise ValueError(
                 f"the codes in {directory} are of another {name}: {there}, and now it "
-                f"is {asked}; remove the directory, then tokenize again or go without"
+                f"is {asked}; remove the directory, then tokenize again with this "
+                "--config, or go without"
             )
     there = about.get("told", {})
     if lacking := [field for field in told if there.get(field) != told[field]]:
         raise ValueError(
             f"the codes in {directory} are without {', '.join(lacking)} as "
             "prior.condition asks for them: remove the directory, then tokenize again "
-            "with a tokenizer that was trained by this card, or go without"
+            "with this --config, or go without"
         )
     return CodesSource(directory, split, about)
 
