@@ -124,6 +124,7 @@ def test_a_published_prior_is_told_a_map_where_its_windows_are():
     prior.condition_vqgan = SimpleNamespace(
         module=SimpleNamespace(classes=True),
         stride=8,
+        codebook_size=tiny_windows.CODES,
         encode=lambda maps, tile: maps[:, 4::8, 4::8],
     )
     maps = np.random.default_rng(0).integers(0, tiny_windows.CODES, (1, 16, 24))
