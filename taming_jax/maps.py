@@ -87,6 +87,8 @@ def class_colours(count: int) -> np.ndarray:
 
     Hue, saturation and value go round in the steps of Roberts' sequence (2018), which
     fills a cube evenly: of 11 classes no two are nearer than 47 levels, of 183 than 16.
+    The original's random colours, stretched to the least and greatest of a batch,
+    differ with what else is in it, and mix where classes are uncertain; ours do not.
     """
     colours = np.full((count, 3), 40, np.uint8)
     for k in range(1, count):

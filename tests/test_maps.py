@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from golden import golden, nhwc
 from numpy.testing import assert_allclose, assert_array_equal
 
 from taming_jax import units
@@ -42,6 +43,17 @@ def test_colours_of_classes_are_apart(count, apart):
     colours = class_colours(count).astype(float)
     distances = np.linalg.norm(colours[:, None] - colours, axis=-1)
     assert distances[~np.eye(count, dtype=bool)].min() >= apart
+
+
+def test_a_class_map_tells_apart_what_the_original_s_drawing_does():
+    """Each of its colours is one of ours; which ones it has depends on the batch."""
+    case = golden("12_schedules_windows")
+    maps = case.inputs["onehot"].argmax(1)
+    ours = Input("segmentation").draw(maps).reshape(-1, 3)
+    theirs = nhwc(case.outputs["rgb_onehot"]).reshape(-1, 3)
+    pairs = np.unique(np.concatenate([ours, theirs], axis=1), axis=0)
+    assert len(pairs) == len(np.unique(ours, axis=0)) == len(np.unique(theirs, axis=0))
+    assert len(pairs) == 5
 
 
 def test_a_class_map_is_drawn_in_the_colours_of_its_classes():

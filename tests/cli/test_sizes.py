@@ -1,10 +1,13 @@
 """What --height and --width ask for, and pictures read at that size."""
 
 import argparse
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny_run
+from golden import golden
 from PIL import Image
 
 from taming_jax import load_prior
@@ -52,6 +55,35 @@ def test_a_size_that_is_no_whole_number_of_codes_is_refused(prior, asked, messag
     args = argparse.Namespace(height=asked[0], width=asked[1])
     with pytest.raises(ValueError, match=message):
         sizes.grid_of(args, prior)
+
+
+CASE = golden("12_schedules_windows")
+RESOLUTIONS = list(
+    zip(CASE.config["resolution_strings"], CASE.outputs["resolutions"], strict=True)
+)
+
+
+@pytest.mark.parametrize(("asked", "originals"), RESOLUTIONS)
+def test_sizes_are_the_originals_which_rounds_what_is_refused_here(asked, originals):
+    """Its sides are at least 256; ours may be smaller."""
+    codes, pixels = originals[:2].tolist(), originals[2:].tolist()
+    published = SimpleNamespace(
+        tokenizer=lambda: SimpleNamespace(stride=16), grid=(16, 16)
+    )
+
+    def grid_of(height, width):
+        args = argparse.Namespace(height=height, width=width)
+        return sizes.grid_of(args, published)
+
+    assert grid_of(*pixels) == tuple(codes)
+    height, width = map(int, asked.split(","))
+    for name, side, rounded in zip(
+        ("height", "width"), (height, width), pixels, strict=True
+    ):
+        if side % 16 and side >= 256:
+            nearest = re.escape(f"--{name} {side}: ") + rf".*\b{rounded}\b"
+            with pytest.raises(ValueError, match=nearest):
+                grid_of(**{"height": None, "width": None, name: side})
 
 
 def test_a_side_that_is_not_said_is_the_prior_s(prior):

@@ -1,5 +1,6 @@
 """Quantities that change with the step, against the original's schedules."""
 
+import jax
 import numpy as np
 import pytest
 from golden import golden
@@ -13,13 +14,15 @@ CASE = golden("12_schedules_windows")
 @pytest.mark.parametrize("number", range(len(CASE.config["schedulers"])))
 def test_warm_up_and_half_a_cosine_are_the_original_s(number):
     said = CASE.config["schedulers"][number]
-    found = [
-        warm_up_cosine(
-            int(step),
-            [said[name] for name in ("lr_start", "lr_max", "lr_min")],
-            [said[name] for name in ("warm_up_steps", "max_decay_steps")],
-        )
-        for step in CASE.inputs["steps"]
-    ]
-    # float32 here; near the end of the cosine its argument's rounding is what is left.
-    assert_allclose(np.stack(found), CASE.outputs[f"schedule_{number}"], rtol=1e-5)
+    values = [said[name] for name in ("lr_start", "lr_max", "lr_min")]
+    ends = [said[name] for name in ("warm_up_steps", "max_decay_steps")]
+
+    def found():
+        steps = CASE.inputs["steps"].tolist()
+        return np.stack([warm_up_cosine(step, values, ends) for step in steps])
+
+    expected = CASE.outputs[f"schedule_{number}"]
+    with jax.enable_x64(True):
+        assert_allclose(found(), expected, rtol=1e-12)
+    # float32; near the end of the cosine its argument's rounding is what is left.
+    assert_allclose(found(), expected, rtol=1e-5)
