@@ -75,7 +75,7 @@ def get_config(variant: str = "segmentation") -> ConfigDict:
 
 
 def _vqgan(vqgan: ConfigDict) -> ConfigDict:
-    """That of `shapes` with twice the codes, for twice as long: there is more to see."""
+    """That of `shapes` with twice the codes, twice as long: there is more to see."""
     vqgan.model.quantizer.update(codebook_size=1_024, revive_until=6_200)
     vqgan.update(steps=7_000, disc_start=6_200, adversarial_start=6_240)
     return vqgan
