@@ -10,6 +10,7 @@ figures, and what the same reader says of originals and reconstructions.
 """
 
 import argparse
+import contextlib
 import json
 import shlex
 import shutil
@@ -70,15 +71,16 @@ def run(args: argparse.Namespace) -> None:
         )
     print("All nine: about an hour on two cores. Stopped, the same command goes on.")
     for name in names:
-        begun = time.monotonic()
+        known = ("prior/evaluation.json", "seconds.json")
+        scored = all((workdir / name / path).exists() for path in known)
         for phase in _phases(args, name):
             if phase.product and phase.product.exists():
                 continue
             print(f"\n{name}: {phase.doing}\n$ {shlex.join(phase.command)}", flush=True)
             if phase.name == "evaluate":
                 _share(workdir, name)
-            execute(phase.command)
-        _note_seconds(workdir / name, time.monotonic() - begun)
+            with contextlib.nullcontext() if scored else _timed(workdir / name):
+                execute(phase.command)
         if not (page := workdir / name / "page.png").exists():
             _draw(workdir / name, page, args.seed)
         print(_sum_up(workdir), flush=True)
@@ -132,11 +134,19 @@ def _share(workdir: Path, name: str) -> None:
             shutil.copytree(there[0], own)
 
 
-def _note_seconds(own: Path, seconds: float) -> None:
-    """What it took when it had something to do."""
-    path = own / "seconds.json"
-    before = json.loads(path.read_text()) if path.exists() else 0.0
-    path.write_text(json.dumps(max(before, round(seconds, 1))))
+@contextlib.contextmanager
+def _timed(own: Path) -> Iterator[None]:
+    """Adds to W/NAME/seconds.json what a command takes, also one that is stopped."""
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        if own.parent.exists():  # else it was refused before anything was done
+            own.mkdir(exist_ok=True)
+            path = own / "seconds.json"
+            before = json.loads(path.read_text()) if path.exists() else 0.0
+            seconds = before + time.monotonic() - begun
+            path.write_text(json.dumps(round(seconds, 1)))
 
 
 def _draw(own: Path, page: Path, seed: int) -> None:

@@ -84,6 +84,47 @@ def test_what_is_done_is_not_done_again(run):
     assert again.st_mtime_ns == run[1].st_mtime_ns
 
 
+def test_seconds_before_a_stop_count_and_what_is_scored_adds_none(
+    tmp_path, monkeypatch
+):
+    """Commands of ten seconds each; at first the prior's training is stopped."""
+    clock, stopped, own = [0.0], [], tmp_path / "run" / "boxes"
+
+    def execute(command):
+        clock[0] += 10
+        (own / "prior").mkdir(parents=True, exist_ok=True)
+        if command[1] == "train_prior.py" and not stopped:
+            stopped.append(command)
+            raise SystemExit(1)
+        if "evaluate" in command:
+            (own / "prior" / "evaluation.json").write_text("{}")
+
+    monkeypatch.setattr(demo_conditions.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(demo_conditions, "execute", execute)
+    monkeypatch.setattr(demo_conditions, "_draw", lambda *_: None)
+    monkeypatch.setattr(demo_conditions, "_sum_up", lambda _: "")
+    parser = argparse.ArgumentParser()
+    demo_conditions.add_arguments(parser)
+    flags = ["--workdir", str(tmp_path / "run"), "--only", "boxes"]
+    args = parser.parse_args(flags)
+    with pytest.raises(SystemExit):
+        demo_conditions.run(args)
+    for expected in (20 + 30, 50):
+        demo_conditions.run(args)
+        assert json.loads((own / "seconds.json").read_text()) == expected
+
+
+def test_what_is_refused_at_once_leaves_nothing(tmp_path, monkeypatch):
+    def execute(command):
+        raise SystemExit(2)
+
+    monkeypatch.setattr(demo_conditions, "execute", execute)
+    flags = ["--workdir", str(tmp_path / "run"), "--only", "boxes"]
+    with pytest.raises(SystemExit):
+        cli.main(["demo-conditions", *flags])
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_card_of_a_condition_can_be_had_and_nine_are_made_unasked():
     path = Path(__file__).parents[2] / "configs" / "conditions.py"
     spec = importlib.util.spec_from_file_location("conditions", path)
