@@ -87,8 +87,8 @@ def grid_told(prior, shape: Sides) -> Sides:
 def codes_told(prior) -> range:
     """The tokens by which a published prior can be told something."""
     vqgan = prior.condition_vqgan
-    known = prior.module.vocab_size
-    return range(known if vqgan is None else min(known, vqgan.codebook_size))
+    codes = prior.about.get("steps") if vqgan is None else vqgan.codebook_size
+    return range(min(codes or prior.module.vocab_size, prior.module.vocab_size))
 
 
 def tokens_told(given, prior, shape: Sides) -> np.ndarray:

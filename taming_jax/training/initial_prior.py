@@ -99,17 +99,16 @@ def _check_condition(path: str, theirs: Mapping, ours: Mapping, shared: bool) ->
             f"init_from={path} is told {there}, and here it is {here}: set "
             "prior.condition as it is there, or train without init_from"
         )
-    told = _told(theirs)
-    for name, kind in _told(ours).items():
-        if isinstance(kind, Label) or name not in told:
-            continue
-        was, now = _meaning(told[name]), _meaning(kind)
-        if odd := [field for field in now if was.get(field) != now[field]]:
-            raise ValueError(
-                f"init_from={path} is told {name} with {odd[0]}={was.get(odd[0])!r}, "
-                f"and here it is {now[odd[0]]!r}: other tokens; have it as it is "
-                "there, or train without init_from"
-            )
+    there = _meanings(theirs)
+    for name, fields in _meanings(ours).items():
+        known = there.get(name, {})
+        for field in sorted(known.keys() & fields.keys()):
+            if known[field] != fields[field]:
+                raise ValueError(
+                    f"init_from={path} is told {name} with {field}={known[field]!r}, "
+                    f"and here it is {fields[field]!r}: other tokens; have it as it "
+                    "is there, or train without init_from"
+                )
     there, here = (f.get("condition", {}).get("fingerprint") for f in (theirs, ours))
     if _differ(there, here):
         raise ValueError(
@@ -153,10 +152,16 @@ def _told(facts: Mapping) -> dict[str, Condition]:
     return {"label": Label(names, condition.get("null_label", False))} if names else {}
 
 
-def _meaning(kind: Condition) -> dict[str, Any]:
-    """What decides what its tokens mean."""
-    fields = [field.name for field in dataclasses.fields(kind) if field.compare]
-    return {name: getattr(kind, name) for name in fields if name not in _FREE}
+def _meanings(facts: Mapping) -> dict[str, dict[str, Any]]:
+    """Of each condition but labels, by name, what decides what its tokens mean."""
+    known = {}
+    for name, kind in _told(facts).items():
+        fields = [field.name for field in dataclasses.fields(kind) if field.compare]
+        if name != "label":
+            known[name] = {f: getattr(kind, f) for f in fields if f not in _FREE}
+    if steps := facts.get("condition", {}).get("steps"):  # as published ones say it
+        known["coordinates"] = {"steps": steps, "one": False}
+    return known
 
 
 def _with_labels(

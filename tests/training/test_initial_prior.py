@@ -233,16 +233,26 @@ def test_a_condition_of_other_classes_or_a_larger_picture_is_the_same(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("called", "length", "message"),
+    ("said", "message"),
     [
-        ("coord", 16, None),
-        ("coord", 9, "learned positions of 9 condition tokens, and here there are 16"),
-        ("objects_bbox", 16, "is told objects_bbox, and here it is coordinates"),
-        ("label", 1, "is told label, and here it is coordinates"),
+        ({"kind": "coord", "length": 16}, None),
+        (
+            {"kind": "coord", "length": 16, "steps": 8},
+            "told coordinates with steps=8, and here it is 16",
+        ),
+        (
+            {"kind": "coord", "length": 9},
+            "learned positions of 9 condition tokens, and here there are 16",
+        ),
+        (
+            {"kind": "objects_bbox", "length": 16},
+            "is told objects_bbox, and here it is coordinates",
+        ),
+        ({"kind": "label", "length": 1}, "is told label, and here it is coordinates"),
     ],
 )
 def test_published_priors_say_in_their_own_words_what_they_are_told(
-    tmp_path, called, length, message
+    tmp_path, said, message
 ):
     run = tiny_run.write_run(tmp_path / "run")
     plain = {"label_dropout": 0.0, "sampling": {}, "shared_vocabulary": True}
@@ -250,7 +260,7 @@ def test_published_priors_say_in_their_own_words_what_they_are_told(
     section["model"] = {**section["model"], "prefix": 16}
     tiny_run.write_prior(run, section)
     record = stored.read_record(run, "prior")
-    record["facts"]["condition"] = {"kind": called, "length": length}
+    record["facts"]["condition"] = said
     (run / "prior" / "config.json").write_text(json.dumps(record))
     kinds = {"coordinates": Coordinates(image_size=16, stride=4, steps=16, one=False)}
     new = settings(run, 0, kinds, length=16)
