@@ -4,8 +4,9 @@
     find_prior(prior, tensors) -> PriorParts     whence each array comes
     PriorParts.write(directory, ...)             what `load_prior` and `init_from` read
 
-What a prior is told is kept as its authors call it. Of kinds that nothing here reads,
-depth or boxes, the tokens are given by whoever asks.
+What a prior is told is kept as its authors call it. A map is read where its tokenizer
+came along; of kinds that nothing here reads, such as boxes, the tokens are given by
+whoever asks.
 """
 
 import dataclasses
@@ -45,6 +46,7 @@ _SIZES = {
     "n_head": "heads",
     "n_embd": "width",
 }
+_DEFAULTS = {"n_layer": 12, "n_head": 8, "n_embd": 256}  # the original's own
 _OPTIONS = ("embd_pdrop", "resid_pdrop", "attn_pdrop", "n_unmasked")
 ORDERS = {
     "Identity": "raster",
@@ -108,7 +110,7 @@ def _model(node: Mapping[str, Any]) -> dict[str, Any]:
             f"transformer_config's target is {node.get('target')!r}; known is GPT (of "
             "taming.modules.transformer.mingpt)"
         )
-    given = node.get("params") or {}
+    given = _DEFAULTS | (node.get("params") or {})
     check_keys("transformer_config's params", given, (*_SIZES, *_OPTIONS))
     for key in _SIZES:
         if type(given.get(key)) is not int or given[key] < 1:

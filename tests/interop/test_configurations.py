@@ -65,6 +65,22 @@ def test_a_yaml_its_content_and_its_model_alone_are_the_same():
     assert read(CONFIG) == read(whole) == read(whole["model"])
 
 
+def test_sizes_that_a_transformer_does_not_say_are_the_originals():
+    """Of its class GPT: 12 layers of 8 heads, 256 wide."""
+    named = json.loads(json.dumps(KNOWN["drin_transformer"].configuration))
+    sizes = named["params"]["transformer_config"]["params"]
+    sizes |= {"n_layer": 12, "n_head": 8, "n_embd": 256}
+    said = read(named)["prior"]
+    for name in ("n_layer", "n_head", "n_embd"):
+        del sizes[name]
+    assert read(named)["prior"] == said
+    fields = ("layers", "heads", "width")
+    assert [said.model[field] for field in fields] == [12, 8, 256]
+    del sizes["vocab_size"]
+    with pytest.raises(ValueError, match="vocab_size is None; it takes a whole number"):
+        read(named)
+
+
 def test_names_are_llamagens_own():
     """Its command line and its reports say the same in other words."""
     mine = {"codebook_size": 99, "l2_norm": True, "beta": 0.5, "ch_mult": [1, 2]}

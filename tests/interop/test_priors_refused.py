@@ -69,6 +69,7 @@ def changed(**changes):
         (changed(pkeep=0.0), r"pkeep=0\.0; it is a share"),
         (changed(gpt={"n_layers": 2}), r"no key 'n_layers'; did you mean 'n_layer'\?"),
         (changed(gpt={"n_head": "2"}), r"n_head is '2'; it takes a whole number"),
+        (changed(gpt={"n_layer": None}), r"n_layer is None; it takes a whole number"),
         (changed(gpt={"n_head": 3}), r"width=32 is not divided by heads=3"),
         (changed(gpt={"vocab_size": 12}), r"vocab_size=12 .*16 codes"),
         (changed(node={"target": "CodeGPT"}), r"target is 'CodeGPT'; known is GPT"),
