@@ -11,17 +11,14 @@ Legend: B pictures, S and s pixels along a side.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-import numpy as np
 
 from taming_jax.conditions import windows
-from taming_jax.conditions.checks import checked_map
 from taming_jax.conditions.coordinates import quantize
-from taming_jax.conditions.kinds import Coded, Data, check_entry, draw_map
+from taming_jax.conditions.kinds import AnyMap, Coded, Data, check_entry
 from taming_jax.conditions.windows import Sides
 from taming_jax.maps import Input
 from taming_jax.units import Tokens
@@ -30,7 +27,7 @@ _NAME = "direct_"
 
 
 @dataclasses.dataclass(frozen=True)
-class DirectMap:
+class DirectMap(AnyMap):
     """A map, small: what `CodedMap` takes, reduced here.
 
     input: kind and stretch, as `maps.Input` has them.
@@ -71,16 +68,8 @@ class DirectMap:
         return cls((entry, False), data.image_size, side, levels)
 
     @property
-    def entries(self) -> tuple[str, ...]:
-        return (self.input[0],)
-
-    @property
     def grid(self) -> Sides:
         return (self.side, self.side)
-
-    @property
-    def length(self) -> int:
-        return math.prod(self.grid)
 
     @property
     def size(self) -> int:
@@ -96,14 +85,6 @@ class DirectMap:
         if tokens in batch:
             return Coded(batch[tokens])
         return Input(*self.input).read(batch[self.input[0]])
-
-    def checked(self, given: Any, sides: Sides | None = None) -> np.ndarray:
-        """Class maps int32 [B,S,S], or images float32 [B,S,S,1] in [-1,1].
-
-        sides: in pixels, where they are not S and S.
-        """
-        sides = sides or (self.image_size,) * 2
-        return checked_map(given, self.input[0], sides, self.channels)
 
     def tokens(self, asked: Any, variables: Any = None, key=None) -> Tokens:
         del variables, key
@@ -125,12 +106,3 @@ class DirectMap:
             middle = slice(part // 2, None, part)
             return jnp.asarray(asked, jnp.int32)[:, middle, middle]
         return quantize((asked[..., 0] + 1) / 2, part, self.levels - 1)
-
-    def missing(self) -> str:
-        """What to say where nothing was given."""
-        return f"this prior is told {self.input[0]}, and was not: give condition="
-
-    def draw(self, asked: Any, size: int) -> np.ndarray:
-        """Pictures of it for people, uint8 [B,S,S,3]."""
-        del size
-        return draw_map(asked, self.input)

@@ -141,8 +141,42 @@ class Label:
         )
 
 
+class AnyMap:
+    """What kinds of maps have in common, whatever turns them into tokens.
+
+    Each has `input`, kind and stretch, as `maps.Input` has them, S as its `image_size`,
+    C or the number of classes as `channels`, and a `grid`.
+    """
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        return (self.input[0],)
+
+    @property
+    def length(self) -> int:
+        return math.prod(self.grid)
+
+    def checked(self, given: Any, sides: Sides | None = None) -> np.ndarray:
+        """Class maps int32 [B,S,S], or images float32 [B,S,S,C] in [-1,1].
+
+        sides: in pixels, where they are not S and S.
+        """
+        sides = sides or (self.image_size,) * 2
+        return checked_map(given, self.input[0], sides, self.channels)
+
+    def missing(self) -> str:
+        """What to say where nothing was given."""
+        return f"this prior is told {self.input[0]}, and was not: give condition="
+
+    def draw(self, asked: Any, size: int) -> np.ndarray:
+        """Pictures of it for people, uint8 [B,S,S,3]."""
+        del size
+        drawn = Input(*self.input).draw(asked)
+        return np.broadcast_to(drawn, (*drawn.shape[:3], 3))
+
+
 @dataclasses.dataclass(frozen=True)
-class CodedMap:
+class CodedMap(AnyMap):
     """A map through its own tokenizer: what that takes, [B,S,S] or [B,S,S,C].
 
     input: kind and stretch, as `maps.Input` has them.
@@ -188,29 +222,13 @@ class CodedMap:
         return cls(tuple(given.input), data.image_size, side, *given[1:])
 
     @property
-    def entries(self) -> tuple[str, ...]:
-        return (self.input[0],)
-
-    @property
     def grid(self) -> Sides:
         return (self.side // self.stride,) * 2
-
-    @property
-    def length(self) -> int:
-        return math.prod(self.grid)
 
     def of_batch(self, batch: Mapping) -> Any:
         if "condition_codes" in batch:
             return Coded(batch["condition_codes"])
         return Input(*self.input).read(batch[self.input[0]])
-
-    def checked(self, given: Any, sides: Sides | None = None) -> np.ndarray:
-        """Class maps int32 [B,S,S], or images float32 [B,S,S,C] in [-1,1].
-
-        sides: in pixels, where they are not S and S.
-        """
-        sides = sides or (self.image_size,) * 2
-        return checked_map(given, self.input[0], sides, self.channels)
 
     def tokens(self, asked: Any, variables: Any = None, key=None) -> Tokens:
         del key
@@ -232,24 +250,6 @@ class CodedMap:
         """Of maps, reduced to such sides."""
         small = asked if asked.shape[1:3] == sides else resized(asked, *sides)
         return self.encode(variables, small)
-
-    def missing(self) -> str:
-        """What to say where nothing was given."""
-        return f"this prior is told {self.input[0]}, and was not: give condition="
-
-    def draw(self, asked: Any, size: int) -> np.ndarray:
-        """Pictures of it for people, uint8 [B,S,S,3]."""
-        del size
-        return draw_map(asked, self.input)
-
-
-def draw_map(asked: Any, given: Sequence) -> np.ndarray:
-    """Pictures for people of what a tokenizer of maps takes, uint8 [B,S,S,3].
-
-    given: kind and stretch, as `maps.Input` has them.
-    """
-    drawn = Input(*given).draw(asked)
-    return np.broadcast_to(drawn, (*drawn.shape[:3], 3))
 
 
 def check_entry(kind: str, entry: str, data: Data) -> None:

@@ -75,7 +75,7 @@ def evaluate_prior(
         )
     if judge is None and not told:
         return figures
-    asked, labels, heard = asked_for(prior, held_out, count, batch_size)
+    asked, labels, heard = what_to_draw(prior, held_out, count, batch_size)
     rows = dict.fromkeys(told, ((), np.float64))
     if judge is not None:
         features = seen["features_of_originals"]
@@ -156,7 +156,7 @@ def _judged(measured, seen, judge: Judge) -> dict[str, float]:
     }
 
 
-def asked_for(prior, held_out, count: int, batch_size: int):
+def what_to_draw(prior, held_out, count: int, batch_size: int):
     """What samples are drawn for, [N, ...]; int32 [N] what they should show; how it is
     said.
 

@@ -231,7 +231,7 @@ def _of_all_processes(distances, indices) -> Nearest:
 
 def _samples(prior, held_out, count, seed, batch_size) -> np.ndarray:
     """uint8 [count, H, W, C], drawn by all processes together."""
-    *_, asked = generation.asked_for(prior, held_out, count, batch_size)
+    *_, asked = generation.what_to_draw(prior, held_out, count, batch_size)
     vqgan = prior.tokenizer()
     sides = (side * vqgan.stride for side in prior.grid)
     found = drawn.measured(

@@ -81,6 +81,30 @@ def reader_of(
       ValueError: if the data have no maps to be read, or do not name the classes of
         these and nobody says how many there are.
     """
+    reads = _checked(reads, train, regions)
+    identity = {
+        "train": train.identity,
+        "shape": train.example_spec["image"].shape,
+        "recipe": dataclasses.asdict(recipe),
+        "seed": seed,
+    }
+    if reads != READS:
+        identity["reads"] = reads
+    if regions and regions != len(train.region_names):
+        identity["regions"] = regions
+    identity, directory = kept.as_read_back(identity), epath.Path(directory)
+    network = Network(_channels(reads, train, regions), recipe.widths)
+    there = kept.load(directory, "reader")
+    if there is not None and there[1]["identity"] == identity:
+        return Reader(network, *there)
+    loss, keep = partial(_loss, network), ("image", *reads)
+    params = trained(network, loss, recipe, train, keep=keep, seed=seed)
+    card = kept.save(directory, "reader", params, {"identity": identity})
+    return Reader(network, params, card)
+
+
+def _checked(reads, train, regions: int | None) -> tuple[str, ...]:
+    """What a reader learns, in the order of READS; ValueError as `reader_of` says."""
     if not reads or (unknown := set(reads) - set(READS)):
         raise ValueError(
             f"a reader of {', '.join(sorted(unknown)) if reads else 'nothing'}: name "
@@ -92,38 +116,20 @@ def reader_of(
             f"a reader learns {', '.join(reads)}, and these data have no "
             f"{', '.join(missing)}: measure without it"
         )
-    named = len(train.region_names)
-    if "segmentation" in reads and not (regions or named):
+    if "segmentation" in reads and not (regions or train.region_names):
         raise ValueError(
             "a reader learns class maps, and these data do not say how many classes "
             "there are: give regions"
         )
-    identity = {
-        "train": train.identity,
-        "shape": train.example_spec["image"].shape,
-        "recipe": dataclasses.asdict(recipe),
-        "seed": seed,
-    }
-    if reads != READS:
-        identity["reads"] = reads
-    if regions and regions != named:
-        identity["regions"] = regions
-    identity, directory = kept.as_read_back(identity), epath.Path(directory)
-    points = train.example_spec["keypoints"].shape[1] if "keypoints" in reads else 0
-    channels = {
-        "segmentation": regions or named,
-        "depth": 1,
-        "edges": 1,
-        "keypoints": points,
-    }
-    network = Network(tuple((name, channels[name]) for name in reads), recipe.widths)
-    there = kept.load(directory, "reader")
-    if there is not None and there[1]["identity"] == identity:
-        return Reader(network, *there)
-    loss, keep = partial(_loss, network), ("image", *reads)
-    params = trained(network, loss, recipe, train, keep=keep, seed=seed)
-    card = kept.save(directory, "reader", params, {"identity": identity})
-    return Reader(network, params, card)
+    return reads
+
+
+def _channels(reads, train, regions: int | None) -> tuple[tuple[str, int], ...]:
+    """(name, channels) of each."""
+    channels = {"segmentation": regions or len(train.region_names)}
+    if "keypoints" in reads:
+        channels["keypoints"] = train.example_spec["keypoints"].shape[1]
+    return tuple((name, channels.get(name, 1)) for name in reads)
 
 
 class Network(nn.Module):

@@ -35,7 +35,7 @@ def make_show(recipe, model, vocabulary, grid, key, draw, variables, reads, shar
 
     everywhere = jit(of_batch, out_shardings=shared)
 
-    def asked_for(batch: Mapping) -> dict:
+    def asked_of(batch: Mapping) -> dict:
         if set(vocabulary.told) == {"label"}:
             labels = np.arange(PICTURES) * max(1, vocabulary.classes // PICTURES)
             return {"label": (labels % vocabulary.classes).astype(np.int32)}
@@ -46,7 +46,7 @@ def make_show(recipe, model, vocabulary, grid, key, draw, variables, reads, shar
         return jax.tree.map(lambda array: np.asarray(array)[rows], asked)
 
     def show(state: TrainState, batch: Mapping) -> dict:
-        condition, asked = vocabulary.no_label(PICTURES), asked_for(batch)
+        condition, asked = vocabulary.no_label(PICTURES), asked_of(batch)
         if asked:
             condition = said(asked, variables.get("condition_vqgan"))
         tokens = sample_tokens(

@@ -11,7 +11,7 @@ from taming_jax import data, load_prior
 from taming_jax.conditions.direct import LowResolution
 from taming_jax.data.order import Order
 from taming_jax.metrics.frechet import fit_gaussian, frechet_distance
-from taming_jax.metrics.generation import asked_for, evaluate_prior
+from taming_jax.metrics.generation import evaluate_prior, what_to_draw
 from taming_jax.pretrained.drawing import draw
 from taming_jax.units import from_uint8, to_uint8
 
@@ -107,8 +107,9 @@ def test_of_pictures_made_worse_the_prior_hears_the_worse_and_is_scored_by_the_b
     """Each in the way that its number in the data decides, drawn again or not."""
     kind = LowResolution(side=4, degraded=True)
     told = types.SimpleNamespace(told={"low_resolution": kind}, entries=("image",))
+    prior = types.SimpleNamespace(vocabulary=told)
     source = data.open_source(tiny_run.CONFIG["data"], "val")
-    asked, _, heard = asked_for(types.SimpleNamespace(vocabulary=told), source, 13, 4)
+    asked, _, heard = what_to_draw(prior, source, 13, 4)
     numbers = Order(11, seed=0)(np.arange(11))  # that of evaluation
     images = from_uint8(source.read(numbers, None, ("image",))["image"])
     rows = np.arange(13) % 11
