@@ -71,7 +71,12 @@ def _model(args: argparse.Namespace) -> None:
         print(
             f"{args.output}/{stage}: {card['parameters'] / 1e6:.1f}M parameters{parts}"
         )
-    verb = "train_vqgan.py" if "vqgan" in cards else "train_prior.py"
+    prior = cards.get("prior", {"trains_on": True})
+    if not prior["trains_on"]:
+        told = prior["condition"]
+        print(f"it draws and gives logits; training here does not read its {told}")
+        return
+    verb = "train_prior.py" if "prior" in cards else "train_vqgan.py"
     print(f"train it further: python {verb} --config {args.output}/card.py")
 
 

@@ -224,7 +224,10 @@ def _fits(name: str, tensors: contents.Tensors) -> bool:
 
 def _card(parts: Parts | PriorParts, source: str, sha256: str) -> dict[str, Any]:
     """What people should know of a converted model."""
-    told = {"condition": parts.prior.kind} if isinstance(parts, PriorParts) else {}
+    told = {}
+    if isinstance(parts, PriorParts):
+        readable = parts.prior.readable is not None
+        told = {"condition": parts.prior.kind, "trains_on": readable}
     return {
         "source": source,
         "sha256": sha256,

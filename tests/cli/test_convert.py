@@ -1,6 +1,7 @@
 """`convert`: each kind does what its function does, and says what was made."""
 
 import pytest
+import yaml
 from golden import FOLDER
 
 import taming_jax
@@ -19,7 +20,7 @@ def test_a_model_is_converted_and_handed_back(tmp_path, capsys):
     assert convert("model", CHECKPOINT, CONFIG, tmp_path / "ours") == 0
     said = capsys.readouterr().out
     assert "vqgan: 0.2M parameters, with discriminator, with perceptual" in said
-    assert f"--config {tmp_path}/ours/card.py" in said
+    assert f"python train_vqgan.py --config {tmp_path}/ours/card.py" in said
     assert convert("back", tmp_path / "ours", tmp_path / "theirs.ckpt") == 0
     theirs = tmp_path / "theirs.ckpt", tmp_path / "theirs.yaml"
     assert convert("model", *theirs, tmp_path / "again") == 0
@@ -35,6 +36,23 @@ def test_a_transformer_is_converted_with_its_tokenizers(tmp_path, capsys):
     said = capsys.readouterr().out
     for stage in ("vqgan", "condition_vqgan", "prior"):
         assert f"{tmp_path}/out/{stage}: 0." in said
+    assert f"python train_prior.py --config {tmp_path}/out/card.py" in said
+
+
+def test_what_is_told_boxes_is_not_said_to_be_trained_further(tmp_path, capsys):
+    """As those of COCO and OpenImages."""
+    config = yaml.safe_load((FOLDER / "13_net2net.yaml").read_text())
+    target = "taming.models.dummy_cond_stage.DummyCondStage"
+    config["model"]["params"]["cond_stage_key"] = "objects_bbox"
+    config["model"]["params"]["cond_stage_config"] = {"target": target}
+    (tmp_path / "boxes.yaml").write_text(yaml.safe_dump(config))
+    files = FOLDER / "13_net2net.ckpt", tmp_path / "boxes.yaml"
+    assert convert("model", *files, tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert (
+        "draws and gives logits; training here does not read its objects_bbox" in said
+    )
+    assert "train_" not in said
 
 
 def test_perceptual_weights_are_converted(monkeypatch, capsys):
