@@ -2,13 +2,14 @@
 
 convert model writes OUTPUT/vqgan and, of a transformer, OUTPUT/prior, which load_vqgan,
 load_prior and every --model take, and OUTPUT/card.py, by which they are trained
-further. CONFIG is the .yaml that came with the weights, or one of the names below: of
-these the names and shapes of all tensors are known to fit. The paper's other
-transformers (FFHQ, CelebA-HQ, S-FLCKR, ADE20K, COCO-Stuff, OpenImages) go by their
-.yaml, unproved: nobody has seen their files here. convert perceptual makes the weights
-of LPIPS from torchvision's VGG16 and LPIPS's VGG heads. convert back writes a tokenizer
-of ours, or with --stage prior a transformer, under its authors' names, and its .yaml
-beside it.
+further. CONFIG is the .yaml that came with the weights, or one of the names below: the
+names and shapes of all tensors are known to fit, but for the names that say "unproved",
+or "derived": of these only the other size is known, and two that are known for both
+sizes do not differ. The paper's other transformers (FFHQ, CelebA-HQ, S-FLCKR, ADE20K,
+COCO-Stuff, OpenImages) go by their .yaml, unproved: nobody has seen their files here.
+convert perceptual makes the weights of LPIPS from torchvision's VGG16 and LPIPS's VGG
+heads. convert back writes a tokenizer of ours, or with --stage prior a transformer,
+under its authors' names, and its .yaml beside it.
 """
 
 import argparse
@@ -19,8 +20,9 @@ from taming_jax.interop.known import KNOWN
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """model, perceptual and back, with their own arguments."""
     known = "\n".join(
-        f"  {name:26}{about} ({source.removeprefix('github.com/')})"
-        for name, (_, about, source) in KNOWN.items()
+        f"  {name:26}{', '.join(filter(None, (known.about, known.doubt)))} "
+        f"({known.source.removeprefix('github.com/')})"
+        for name, known in KNOWN.items()
     )
     heading = "known configurations, for 256 x 256 pixels where the name does not say:"
     parser.epilog = f"{parser.epilog or ''}\n{heading}\n{known}"

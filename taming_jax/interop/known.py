@@ -13,14 +13,20 @@ from typing import Any, NamedTuple
 _ORIGINAL = "github.com/CompVis/taming-transformers"
 _DIFFUSION = "github.com/CompVis/latent-diffusion"
 _LLAMAGEN = "github.com/FoundationVision/LlamaGen"
+# Those of "l" have the same names and shapes for both sizes of pictures.
+_DERIVED = "derived from the other size"
 
 
 class Known(NamedTuple):
-    """A published model; `about` is a line for people, `source` the authors' page."""
+    """A published model; `about` is a line for people, `source` the authors' page.
+
+    doubt: "" where all names and shapes are known to fit, else why they are not.
+    """
 
     configuration: Mapping[str, Any]
     about: str
     source: str
+    doubt: str = ""
 
 
 def _tokenizer(
@@ -70,10 +76,8 @@ def _adversarial(channels: int = 3, **changes) -> dict[str, Any]:
 
 
 def _of_classes(count: int) -> dict[str, Any]:
-    loss = {
-        "target": "taming.modules.losses.segmentation.BCELossWithQuant",
-        "params": {"codebook_weight": 1.0},
-    }
+    target = "taming.modules.losses.segmentation.BCELossWithQuant"
+    loss = {"target": target, "params": {"codebook_weight": 1.0}}
     return _tokenizer(
         1_024,
         256,
@@ -90,13 +94,8 @@ def _pictures(codes: int) -> dict[str, Any]:
 
 
 def _llamagen(multipliers: tuple[int, ...]) -> dict[str, Any]:
-    return {
-        "vq": {
-            "codebook_size": 16_384,
-            "codebook_embed_dim": 8,
-            "ch_mult": multipliers,
-        }
-    }
+    codebook = {"codebook_size": 16_384, "codebook_embed_dim": 8}
+    return {"vq": {**codebook, "ch_mult": multipliers}}
 
 
 def _prior(
@@ -268,7 +267,7 @@ KNOWN = {
     "ade20k_cond": Known(_of_classes(151), "maps of 151 classes, ADE20K", _ORIGINAL),
     "ldm_vq_f4": Known(_LDM_F4, "OpenImages, 8,192 codes", _DIFFUSION),
     "ldm_vq_f4_noattn": Known(
-        _LDM_F4_NOATTN, "OpenImages, 8,192 codes, without attention", _DIFFUSION
+        _LDM_F4_NOATTN, "OpenImages, 8,192 codes, no attention", _DIFFUSION, "unproved"
     ),
     "ldm_vq_f8": Known(_LDM_F8, "OpenImages, 16,384 codes", _DIFFUSION),
     "ldm_vq_f8_n256": Known(_LDM_F8_256, "OpenImages, 256 codes", _DIFFUSION),
@@ -286,14 +285,15 @@ KNOWN = {
             _llamagen_gpt(width, layers, heads, side),
             f"ImageNet by class, {parameters}",
             _LLAMAGEN,
+            "" if side in seen else _DERIVED,
         )
-        for size, parameters, width, layers, heads, sides in (
-            ("b", "111M", 768, 12, 12, (16, 24)),
+        for size, parameters, width, layers, heads, seen in (
+            ("b", "111M", 768, 12, 12, (16,)),
             ("l", "343M", 1_024, 24, 16, (16, 24)),
-            ("xl", "775M", 1_280, 36, 20, (16, 24)),
-            ("xxl", "1.4B", 1_536, 48, 24, (16, 24)),
-            ("3b", "3.1B", 3_200, 24, 32, (16, 24)),
+            ("xl", "775M", 1_280, 36, 20, (24,)),
+            ("xxl", "1.4B", 1_536, 48, 24, (24,)),
+            ("3b", "3.1B", 3_200, 24, 32, (24,)),
         )
-        for side in sides
+        for side in (16, 24)
     },
 }

@@ -82,3 +82,7 @@ def test_help_lists_what_is_known(capsys):
         convert("--help")
     listed = capsys.readouterr().out
     assert all(name in listed for name in KNOWN)
+    lines = {line.split()[0]: line for line in listed.splitlines() if line.strip()}
+    assert "unproved" in lines["ldm_vq_f4_noattn"]
+    assert "derived" in lines["llamagen_gpt_xl_256"]
+    assert "derived" not in lines["llamagen_gpt_l_256"]

@@ -22,13 +22,39 @@ OF_NO_USE = (*OF_NO_USE, "quantize.codebook_used")
 LPIPS = "loss.perceptual_loss."
 
 
-@pytest.mark.parametrize("name", sorted(SHAPES))
+# Known for another size of pictures only.
+DERIVED = {
+    "llamagen_gpt_b_384": "llamagen_gpt_b_256",
+    "llamagen_gpt_xl_256": "llamagen_gpt_xl_384",
+    "llamagen_gpt_xxl_256": "llamagen_gpt_xxl_384",
+    "llamagen_gpt_3b_256": "llamagen_gpt_3b_384",
+}
+
+
+def test_what_is_not_known_by_its_tensors_says_so():
+    doubts = {name: known.doubt for name, known in KNOWN.items() if known.doubt}
+    assert doubts.keys() == KNOWN.keys() - SHAPES.keys()
+    derived = {name for name, doubt in doubts.items() if doubt.startswith("derived")}
+    assert derived == DERIVED.keys()
+
+
+def test_the_size_of_pictures_is_in_no_tensor_of_llamagens_transformers():
+    """Where both are known; all else that is said of two sizes is the same."""
+    small, large = SHAPES["llamagen_gpt_l_256"], SHAPES["llamagen_gpt_l_384"]
+    assert small["parameters"] == large["parameters"]
+    for name, other in (("llamagen_gpt_l_256", "llamagen_gpt_l_384"), *DERIVED.items()):
+        both = [dict(KNOWN[each].configuration["gpt"]) for each in (name, other)]
+        sizes = {arguments.pop("block_size") for arguments in both}
+        assert (both[0], sizes) == (both[1], {16**2, 24**2})
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES.keys() | DERIVED.keys()))
 def test_every_tensor_of_a_known_model_is_used_once(name):
     """At full size, by names and shapes; of a transformer its tokenizers', too."""
     models, used = read(name), []
     tensors = {
         name: Tensor(np.dtype(np.float32), tuple(shape), read=None)
-        for name, shape in SHAPES[name]["parameters"].items()
+        for name, shape in SHAPES[DERIVED.get(name, name)]["parameters"].items()
     }
     for stage, model in models.items():
         find = find_prior if stage == "prior" else find_parts
