@@ -225,7 +225,20 @@ def test_another_condition_is_refused(tmp_path, other, there, here, message):
         check_start(str(run), state(0, told=here).params, "prior", new)
 
 
-def test_a_condition_of_other_classes_or_a_larger_picture_is_the_same(tmp_path, other):
+def test_a_condition_by_codes_of_another_tokenizer_is_refused(tmp_path, other):
+    """Fingerprints are those that runs told maps remember."""
+    kinds = {"direct_depth": DEPTH}
+    run = told(tmp_path, other, kinds)
+    new = settings(run, 0, kinds, length=DEPTH.length)
+    new["facts"]["condition"]["fingerprint"] = "another"
+    message = (
+        r"told codes of another tokenizer .*here another\): set prior\.condition_tok"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_start(str(run), state(0, told=kinds).params, "prior", new)
+
+
+def test_a_condition_of_other_classes_is_the_same(tmp_path, other):
     run = told(tmp_path, other, {"boxes": BOXES})
     here = {"boxes": dataclasses.replace(BOXES, names=("c", "d", "e"))}
     new = settings(run, 0, here, length=BOXES.length)
