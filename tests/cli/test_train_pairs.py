@@ -1,5 +1,6 @@
 """One's own pictures and maps, in two folders: every command, from card to samples."""
 
+import functools
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from taming_jax import cli, data, load_prior
 from taming_jax.cli.train import main
 from taming_jax.data import scenes
 from taming_jax.maps import write_class_map
+from taming_jax.metrics import reader
 
 CARD = "configs/custom.py:small_segmentation"
 HALF = {"channels": 4, "latent_channels": 4, "blocks": 0}
@@ -114,11 +116,17 @@ def test_what_is_on_disk_teaches_what_is_encoded_on_the_way(finished, photos, tm
         assert there[name] == pytest.approx(here[name], rel=1e-4)
 
 
-def test_evaluate_and_sample_ask_for_maps_of_the_folder(finished, photos, tmp_path):
+def test_evaluate_and_sample_ask_for_maps_of_the_folder(
+    finished, photos, tmp_path, monkeypatch
+):
+    few = reader.Recipe(widths=(8, 8, 8), steps=3, batch_size=8)
+    quick = functools.partial(reader.reader_of, recipe=few)
+    monkeypatch.setattr(reader, "reader_of", quick)
     verb = ["evaluate", "--workdir", str(finished), "--stage", "prior"]
     assert cli.main([*verb, "--samples", "4", "--batch_size", "4"]) == 0
     figures = json.loads((finished / "prior" / "evaluation.json").read_text())
     assert figures["examples"] == 4
+    assert {"iou", "iou_of_originals", "iou_of_reconstructions"} < figures.keys()
     asked = ["--condition", str(photos / "labels/val"), "--count", "1"]
     output = ["--output", str(tmp_path / "out"), "--workdir", str(finished)]
     assert cli.main(["sample", *output, *asked]) == 0
