@@ -181,6 +181,16 @@ def test_what_can_be_given_is_said_where_a_crop_can_be():
         made("boxes", crop=True).checked(WHOLE["boxes"])
 
 
+def test_a_crop_is_refused_where_none_is_told():
+    with pytest.raises(ValueError, match=r"give \{'boxes': .* -1 for none\}$"):
+        made("boxes").checked(RIGHT)
+
+
+def test_whole_pictures_have_no_crops_to_be_told():
+    with pytest.raises(ValueError, match="are whole ones: leave crop out, or have"):
+        made("points", crops=False, crop=True)
+
+
 def test_crops_are_remembered_where_there_are_some():
     """What a run says of objects of whole pictures does not speak of crops."""
     told = {

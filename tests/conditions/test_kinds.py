@@ -203,7 +203,6 @@ def test_every_kind_can_be_drawn_and_said_within_its_size(name):
         ("coordinates", np.full((1, 8, 8), 2.0), r"in \[0, 1\]; .* from 2 to 2"),
         ("coordinates", np.full((1, 8, 8), "a"), r"the condition is <U1 \(1, 8, 8\)$"),
         ("boxes", BOXES["boxes"], r"this prior is told objects: give \{'boxes'"),
-        ("boxes", BOXES | {"crop": np.ones((1, 4))}, r"-1 for none\}$"),
         ("boxes", BOXES | {"boxes": -BOXES["boxes"]}, "box 0 of picture 0"),
         ("boxes", BOXES | {"box_classes": np.array([[2, 0]])}, "from 0 to 1, or -1"),
         ({"name": "boxes", "objects": 1}, BOXES, "2 objects .* be told 1: leave some"),
@@ -240,7 +239,6 @@ def test_what_a_prior_cannot_be_told_is_said(condition, given, message):
         (DIRECT, {"shapes": {"image": (8, 8, 3)}}, "reads 'depth' .* have image"),
         ("coordinates", {"crops": True}, "crops these pictures at random"),
         ({"name": "boxes", "vocabulary": 3}, {}, "take at least 5"),
-        ({"name": "points", "crop": True}, {}, "are whole ones: leave crop out"),
     ],
 )
 def test_what_data_do_not_give_is_said(condition, changes, message):
