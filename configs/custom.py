@@ -291,4 +291,4 @@ def _make_small_prior(prior: ConfigDict) -> None:
         eval_every=500,
         checkpoint_every=500,
     )
-    prior.optimizer.update(warmup_steps=50, final_share=0.02)
+    prior.optimizer.update(warmup_steps=50, final_share=0.02, muon=2.0)
