@@ -22,6 +22,7 @@ CONFIG = {
         **tiny_run.PRIOR,
         **RUN,
         "model": {**tiny_run.PRIOR["model"], "unmasked": 0},
+        "optimizer": {"muon": 2.0},
     },
     "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
 }
