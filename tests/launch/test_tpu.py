@@ -4,6 +4,7 @@ The stand-in for gcloud keeps the state of the request in a file, and runs what 
 to the workers here, each with a home of its own.
 """
 
+import itertools
 import os
 import shlex
 import signal
@@ -154,13 +155,16 @@ def test_retries_have_an_end(pod):
 
 
 def test_the_run_outlives_its_terminal_and_is_followed_again(pod):
-    program = 'echo x >>"$HOME/starts"; until [[ -e $CLOUD/go ]]; do sleep 0.1; done'
+    program = """
+      echo x >>"$HOME/starts"; echo begun
+      until [[ -e $CLOUD/go ]]; do sleep 0.1; done"""
     arguments = ["run", *FLAGS, "--", *command(program)]
     first = pod.begin("tpu.sh", *arguments)
     wait_for(pod.folder / "worker0/starts", pod.folder / "worker1/starts")
     close(first)
     second = pod.begin("tpu.sh", *arguments)
-    time.sleep(0.3)
+    said = (line for line in second.stdout if "begun" in line)
+    assert len(list(itertools.islice(said, WORKERS))) == WORKERS  # it follows them all
     (pod.folder / "go").touch()
     assert second.wait(30) == 0
     begun = [(pod.folder / f"worker{i}/starts").read_text() for i in range(WORKERS)]
