@@ -17,10 +17,11 @@ from etils import epath
 
 from taming_jax.cli import sizes
 from taming_jax.conditions.checks import checked_map
+from taming_jax.conditions.layouts import WHOLE
 from taming_jax.windows import Windows
 
 # What a file need not have.
-WITHOUT = {"crop": (0.0, 0.0, 1.0, 1.0)}
+WITHOUT = {"crop": WHOLE}
 
 
 def read_maps(

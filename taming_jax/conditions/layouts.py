@@ -26,6 +26,7 @@ from taming_jax.conditions.checks import ends
 from taming_jax.units import Tokens
 
 FLAGS = ("group", "occluded", "depiction", "inside")  # what may be said of an object
+WHOLE = (0.0, 0.0, 1.0, 1.0)  # x0, y0, x1, y1 of a crop that shows everything
 
 
 class Objects(NamedTuple):
@@ -206,9 +207,7 @@ def check_boxes(boxes: np.ndarray, classes: np.ndarray, known: int) -> None:
             f"classes of boxes are {classes.dtype}{ends(classes)}: integers from 0 "
             f"to {known - 1}, or -1 for no object"
         )
-    x0, y0, x1, y1 = np.moveaxis(boxes, -1, 0)
-    inside = (x0 >= 0) & (y0 >= 0) & (x1 <= 1) & (y1 <= 1) & (x0 < x1) & (y0 < y1)
-    wrong = np.argwhere(~inside & (classes >= 0))
+    wrong = np.argwhere(~_can_be(boxes) & (classes >= 0))
     if len(wrong):
         picture, place = wrong[0]
         raise ValueError(
@@ -225,15 +224,19 @@ def check_crops(crops: np.ndarray, count: int) -> None:
             f"crops are {crops.dtype} {crops.shape} of {count} pictures: give [B, 4], "
             "x0, y0, x1, y1 of what is seen of each"
         )
-    x0, y0, x1, y1 = crops.T
-    inside = (x0 >= 0) & (y0 >= 0) & (x1 <= 1) & (y1 <= 1) & (x0 < x1) & (y0 < y1)
-    if not inside.all():
-        wrong = np.argmin(inside)
+    if not (right := _can_be(crops)).all():
+        wrong = np.argmin(right)
         raise ValueError(
             f"the crop of picture {wrong} is {crops[wrong].tolist()}: x0, y0, x1, y1 "
             "of what is seen are relative to the whole, 0 <= x0 < x1 <= 1 and y "
             "likewise"
         )
+
+
+def _can_be(boxes: np.ndarray) -> np.ndarray:
+    """Which of x0, y0, x1, y1 [...,4] lie in [0, 1] and have a size: bool [...]."""
+    x0, y0, x1, y1 = np.moveaxis(boxes, -1, 0)
+    return (x0 >= 0) & (y0 >= 0) & (x1 <= 1) & (y1 <= 1) & (x0 < x1) & (y0 < y1)
 
 
 def relative(boxes: Any, crops: Any) -> Any:

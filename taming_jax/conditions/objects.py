@@ -21,6 +21,7 @@ from taming_jax.conditions.checks import as_array
 from taming_jax.conditions.drawing import draw_layout
 from taming_jax.conditions.kinds import Data, check_entry
 from taming_jax.conditions.layouts import (
+    WHOLE,
     Layout,
     check_boxes,
     check_crops,
@@ -33,7 +34,6 @@ from taming_jax.units import Tokens
 
 MOST = 2**31 - 1  # of the objects of a large picture, of which windows show some
 _BLANK = 40  # what layouts are drawn on, as dark as the background of class maps
-_WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Boxes:
         if "crop" in self.entries:
             crops = jnp.asarray(batch["crop"])
             # A row that fills up a batch has none; there is nothing to be seen.
-            crops = jnp.where(_is_there(crops)[:, None], crops, jnp.asarray(_WHOLE))
+            crops = jnp.where(_is_there(crops)[:, None], crops, jnp.asarray(WHOLE))
             seen = cut_to(boxes, crops)
         there = (classes >= 0) & _is_there(seen)
         told = there & (jnp.cumsum(there, axis=1) <= self.objects)
@@ -138,9 +138,9 @@ class Boxes:
         check_boxes(boxes, classes, len(self.names))
         asked = {"boxes": boxes.astype(np.float32)}
         if self.crop:
-            crops = given["crop"] if "crop" in given else [_WHOLE] * len(boxes)
-            check_crops(np.asarray(crops), len(boxes))
-            asked["crop"] = np.asarray(crops, np.float32)
+            crops = as_array(given.get("crop", [WHOLE] * len(boxes)), "crops")
+            check_crops(crops, len(boxes))
+            asked["crop"] = crops.astype(np.float32)
             seen = _is_there(cut_to(asked["boxes"], asked["crop"]))
             classes = np.where(seen, classes, -1)
         if (most := int((classes >= 0).sum(1).max(initial=0))) > self.objects:

@@ -169,6 +169,7 @@ def test_only_objects_that_are_seen_have_to_find_places():
         ([[0, 0, 1, 1]] * 2, r"crops are int64 \(2, 4\) of 1 pictures"),
         ([list("abcd")], r"crops are <U1 \(1, 4\)"),
         (None, r"crops are object \(\) of 1"),
+        ([[0, 0, 1, 1], [0, 0]], "crops are lists of different lengths"),
     ],
 )
 def test_a_crop_that_cannot_be_is_refused(crop, message):
